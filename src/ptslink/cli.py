@@ -1,0 +1,50 @@
+"""The ``ptslink`` command: one group, each subcommand kept in the room it belongs to.
+
+Subcommands are imported only when they are asked for, so that ``ptslink probe`` starts fast and
+needs nothing of the server's.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+import click
+
+from ptslink import version
+
+#: Subcommand name -> where its click command lives, as "module:attribute".
+SUBCOMMANDS: Mapping[str, str] = {
+    "check-config": "ptslink.server.command:check_config",
+    "journal": "ptslink.journal.command:journal",
+    "probe": "ptslink.doctor.probe.command:probe",
+    "serve": "ptslink.server.command:serve",
+    "simulate": "ptslink.simulator.command:simulate",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a subcommand's module when the subcommand is first used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = SUBCOMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module_name, _, attribute = target.partition(":")
+        command = getattr(importlib.import_module(module_name), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{target} is not a click command")
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version(), prog_name="ptslink")
+def main() -> None:
+    """The server PTS-2 forecourt controllers dial into, and the doctor for their links."""
+
+
+if __name__ == "__main__":
+    main()
