@@ -1,1 +1,1 @@
-"""Tests that boot machines: root on Debian only. scripts/test runs them; --quick leaves them out."""
+"""Tests that boot machines: root on Debian only; scripts/test --quick leaves them out."""
