@@ -56,11 +56,16 @@ need_packages() {
     rm -f "$log"
 }
 
+# What an environment is made from: the lock, where the checkout is, and the commands it declares.
+environment_stamp() { # LOCK
+    { cat "$1"; pwd; sed -n '/^\[project\]/,/^\[dependency-groups\]/p' pyproject.toml; } | sha256sum | cut -d' ' -f1
+}
+
 need_environment() {
     local lock="$ptslink_root/requirements/$1.lock" venv="$ptslink_root/.venv" wanted
     exec {ptslink_lock_fd}>"$ptslink_root/.venv.lock"
     flock "$ptslink_lock_fd"
-    wanted=$(cat "$lock" "$ptslink_root/pyproject.toml" | sha256sum | cut -d' ' -f1)
+    wanted=$(environment_stamp "$lock")
     # The dev environment holds all of control, so either stamp will do for control.
     if ! { [ -x "$venv/bin/python" ] && "$venv/bin/python" -c '' 2>/dev/null &&
         grep -qsx "$1 $wanted" "$venv/.ptslink-stamp"; }; then
@@ -80,8 +85,8 @@ need_environment() {
         rm -f "$log"
         printf '%s %s\n' "$1" "$wanted" >>"$venv/.ptslink-stamp"
         if [ "$1" = dev ]; then
-            wanted=$(cat "$ptslink_root/requirements/control.lock" "$ptslink_root/pyproject.toml" | sha256sum | cut -d' ' -f1)
-            printf 'control %s\n' "$wanted" >>"$venv/.ptslink-stamp"
+            printf 'control %s\n' "$(environment_stamp "$ptslink_root/requirements/control.lock")" \
+                >>"$venv/.ptslink-stamp"
         fi
     fi
     flock --unlock "$ptslink_lock_fd"
