@@ -1,0 +1,179 @@
+#!/usr/bin/python
+"""nginx files: tested together with all the others in a copy of the tree, then put in place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: nginx_proxy_site
+short_description: Puts nginx files in place once the whole configuration with them is valid
+description:
+  - >-
+    C(nginx -t) can judge only a whole configuration. The tree is copied, the new files are laid
+    into the copy, absolute paths into the tree are turned to the copy, and that is tested. Only
+    then is anything replaced, each file in one rename.
+  - A file that is refused leaves the host as it was.
+  - In check mode the test is made where nginx is installed, and nothing is replaced.
+options:
+  directory: {type: path, default: /etc/nginx, description: The configuration tree.}
+  binary: {type: str, default: nginx, description: The nginx to test with.}
+  files:
+    type: list
+    elements: dict
+    required: true
+    description: Files of the tree and what they shall hold.
+    options:
+      path: {type: str, required: true, description: Path below the tree.}
+      content: {type: str, description: The text; without it the file (or link) shall be gone.}
+author: ptslink authors
+"""
+
+
+class Refused(Exception):
+    """nginx does not accept the configuration; the message is what it says."""
+
+
+def present(path: Path) -> str | None:
+    """What a path holds now; None where nothing is there."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:  # a link to nothing
+        return ""
+
+
+def differences(directory: Path, files: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Those of ``files`` that are not yet as wanted."""
+    return {
+        path: content for path, content in files.items() if present(directory / path) != content
+    }
+
+
+def stage(directory: Path, copy: Path, files: Mapping[str, str | None]) -> None:
+    """Copy the tree to ``copy`` as it would be with ``files``, self-contained."""
+    shutil.copytree(directory, copy, symlinks=True)
+    for path, content in files.items():
+        target = copy / path
+        target.unlink(missing_ok=True)
+        if content is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(content, encoding="utf-8", errors="surrogateescape")
+    inside = f"{directory}/"
+    for path in copy.rglob("*"):
+        if path.is_symlink():
+            target_text = str(path.readlink())
+            if target_text.startswith(inside):
+                path.unlink()
+                path.symlink_to(f"{copy}/{target_text.removeprefix(inside)}")
+        elif path.is_file():
+            before = path.read_bytes()
+            after = before.replace(inside.encode(), f"{copy}/".encode())
+            if after != before:
+                path.write_bytes(after)
+
+
+def test(binary: str, configuration: Path) -> None:
+    """``nginx -t`` on one main file, or Refused with its complaints."""
+    done = subprocess.run(
+        [binary, "-t", "-q", "-c", str(configuration)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Refused(" | ".join(done.stdout.strip().splitlines()))
+
+
+def explain(complaint: str, directory: Path, binary: str) -> str:
+    """The complaint about the staged tree, told about the real one, with what helps."""
+    advice = "the new files are at fault"
+    if "Address family not supported" in complaint:
+        advice = "the host has no IPv6; set nginx_proxy_ipv6 to false"
+    try:
+        test(binary, directory / "nginx.conf")
+    except Refused as already:
+        advice = f"the configuration was broken before this run already ({already}); mend it first"
+    return f"{complaint}. Nothing was replaced; {advice}."
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "default": "/etc/nginx"},
+            "binary": {"type": "str", "default": "nginx"},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "str", "required": True},
+                    "content": {"type": "str"},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    directory = Path(module.params["directory"])
+    wanted = {file["path"]: file["content"] for file in module.params["files"]}
+    changes = differences(directory, wanted)
+    result: dict[str, Any] = {
+        "changed": bool(changes),
+        "tested": False,
+        "diff": [
+            {
+                "before_header": str(directory / path),
+                "after_header": str(directory / path),
+                "before": present(directory / path) or "",
+                "after": content or "",
+            }
+            for path, content in changes.items()
+        ],
+    }
+    binary = module.get_bin_path(module.params["binary"])
+    if not changes or (binary is None and module.check_mode):
+        module.exit_json(**result)
+    if binary is None:
+        module.fail_json(msg=f"There is no {module.params['binary']} on the host to test with")
+
+    with tempfile.TemporaryDirectory(prefix="nginx-staged-") as temporary:
+        copy = Path(temporary) / "nginx"
+        stage(directory, copy, changes)
+        try:
+            test(binary, copy / "nginx.conf")
+        except Refused as refused:
+            complaint = str(refused).replace(str(copy), str(directory))
+            module.fail_json(
+                msg=f"nginx refuses the configuration: {explain(complaint, directory, binary)}"
+            )
+        result["tested"] = True
+
+    if not module.check_mode:
+        for path, content in changes.items():
+            target = directory / path
+            if content is None:
+                target.unlink(missing_ok=True)
+                continue
+            descriptor, fresh = tempfile.mkstemp(dir=module.tmpdir)
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(fresh).chmod(0o644)
+            module.atomic_move(fresh, str(target))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+#!/usr/bin/python
+"""One look at a host: who listens where, room on its disks, its clock. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: preflight_probe
+short_description: Looks at what could keep a provisioning run from ending well
+description:
+  - Reads C(/proc) and asks the file systems once; changes nothing.
+  - Who holds a port is complete only for root.
+  - >-
+    Returns C(listeners) (each listening socket on one of the ports with the processes and
+    systemd units that hold it), C(free_mb) (directory to free MiB), C(epoch) (the host's
+    clock, seconds since 1970 UTC) and C(ipv6) (whether the kernel speaks it).
+options:
+  ports: {type: list, elements: int, default: [], description: TCP ports to look for listeners on.}
+  directories:
+    type: list
+    elements: path
+    default: []
+    description: Directories, or their nearest existing parents, to measure free space of.
+author: ptslink authors
+"""
+
+PROC = Path("/proc")
+LISTEN = "0A"
+
+
+def listening_inodes(table: str, ports: Collection[int]) -> dict[str, int]:
+    """Text of /proc/net/tcp or tcp6 -> {socket inode: port} of listening sockets on ``ports``."""
+    found = {}
+    for line in table.splitlines()[1:]:
+        columns = line.split()
+        if len(columns) < 10 or columns[3] != LISTEN:
+            continue
+        port = int(columns[1].rpartition(":")[2], 16)
+        if port in ports:
+            found[columns[9]] = port
+    return found
+
+
+def unit_of(cgroup: str) -> str:
+    """The systemd unit named by the text of /proc/PID/cgroup, or an empty string."""
+    for line in cgroup.splitlines():
+        for part in reversed(line.rpartition(":")[2].split("/")):
+            if part.endswith((".service", ".socket", ".scope")):
+                return part
+    return ""
+
+
+def read(path: Path) -> str:
+    """A small file's text, or nothing where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def holders(inodes: Iterable[str]) -> dict[str, list[tuple[int, str, str]]]:
+    """{socket inode: [(pid, command, unit), ...]} of the processes that hold one of ``inodes``."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, set[tuple[int, str, str]]] = {}
+    for process in PROC.iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            descriptors = list((process / "fd").iterdir())
+        except OSError:  # it ended meanwhile, or is another user's
+            continue
+        for descriptor in descriptors:
+            try:
+                inode = wanted.get(str(descriptor.readlink()))
+            except OSError:
+                continue
+            if inode:
+                found.setdefault(inode, set()).add(
+                    (
+                        int(process.name),
+                        read(process / "comm").strip(),
+                        unit_of(read(process / "cgroup")),
+                    )
+                )
+    return {inode: sorted(processes) for inode, processes in found.items()}
+
+
+def listeners(ports: Collection[int]) -> list[dict[str, Any]]:
+    """One entry a listening socket on ``ports``: its port and who holds it."""
+    inodes: dict[str, int] = {}
+    for table in ("tcp", "tcp6"):
+        inodes.update(listening_inodes(read(PROC / "net" / table), ports))
+    held = holders(inodes) if inodes else {}
+    return [
+        {
+            "port": port,
+            "processes": [
+                {"pid": pid, "command": command, "unit": unit}
+                for pid, command, unit in held.get(inode, [])
+            ],
+        }
+        for inode, port in sorted(inodes.items(), key=lambda item: (item[1], item[0]))
+    ]
+
+
+def free_mb(directory: str) -> int:
+    """MiB an unprivileged writer may still use where ``directory`` is, or would be."""
+    existing = Path(directory)
+    while not existing.is_dir():
+        existing = existing.parent
+    room = os.statvfs(existing)
+    return room.f_bavail * room.f_frsize // (1024 * 1024)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "ports": {"type": "list", "elements": "int", "default": []},
+            "directories": {"type": "list", "elements": "path", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(
+        changed=False,
+        listeners=listeners(set(module.params["ports"])),
+        free_mb={directory: free_mb(directory) for directory in module.params["directories"]},
+        epoch=time.time(),
+        ipv6=(PROC / "net" / "if_inet6").exists(),
+    )
+
+
+if __name__ == "__main__":
+    main()
