@@ -1,0 +1,31 @@
+"""Every cause the doctor knows, one file a layer. Adding one is one entry and one injected test."""
+
+from __future__ import annotations
+
+from ptslink.doctor.cause import Cause
+from ptslink.doctor.causes import (
+    application,
+    controller,
+    dns,
+    host,
+    http_upgrade,
+    l3,
+    proxy,
+    tcp,
+    tls,
+    ws_protocol,
+)
+
+#: Outermost layer first.
+CAUSES: tuple[Cause, ...] = (
+    *dns.CAUSES,
+    *l3.CAUSES,
+    *tcp.CAUSES,
+    *tls.CAUSES,
+    *proxy.CAUSES,
+    *http_upgrade.CAUSES,
+    *ws_protocol.CAUSES,
+    *application.CAUSES,
+    *host.CAUSES,
+    *controller.CAUSES,
+)

@@ -1,0 +1,7 @@
+"""Causes of the layer proxy."""
+
+from __future__ import annotations
+
+from ptslink.doctor.cause import Cause
+
+CAUSES: tuple[Cause, ...] = ()

@@ -1,0 +1,137 @@
+"""A verdict for a person: the answer in the first three lines, 80 columns, any terminal. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping
+
+from ptslink.doctor.cause import Auto, Fix
+from ptslink.doctor.evidence import Status
+from ptslink.doctor.finding import Finding
+from ptslink.doctor.verdict import GUESS, Check, Verdict
+
+WIDTH = 80
+_LOOKS = {"bad": "31;1", "good": "32", "doubt": "33", "strong": "1"}
+_STATUS_LOOKS = {Status.FAILED: "bad", Status.UNKNOWN: "doubt", Status.SKIPPED: "doubt"}
+_Paint = Callable[[str, str], str]
+
+_AUTO_WORDS = {
+    Auto.YES: "This may be applied unasked (playbooks/diagnose.yml -e diagnose_fix=true)",
+    Auto.ASK: "This changes something somebody may rely on: ask first",
+    Auto.NO: "This is for a person to do",
+}
+
+
+def render(
+    verdict: Verdict, *, titles: Mapping[str, str] | None = None, colour: bool = False
+) -> str:
+    """The whole report, ending in a newline.
+
+    *titles* names the causes that were ruled out, by id.
+    """
+
+    def paint(text: str, look: str) -> str:
+        return f"\x1b[{_LOOKS[look]}m{text}\x1b[0m" if colour and text else text
+
+    lines = _head(verdict, paint)
+    if verdict.findings:
+        lines += _first(verdict.findings[0], titles or {}, paint)
+        others = verdict.findings[1:]
+        if others:
+            lines += ["", paint("What else", "strong")]
+            for finding in others:
+                lines += _other(finding)
+    lines += ["", *_checks(verdict.checks, paint)]
+    return "\n".join(lines) + "\n"
+
+
+def _head(verdict: Verdict, paint: _Paint) -> list[str]:
+    """The verdict itself: what is wrong, how sure, what to do; or that nothing is."""
+    seen_from = f"seen from {', '.join(verdict.vantages) or 'nowhere'} in {verdict.seconds:.1f} s"
+    where = f"{verdict.target}, {seen_from}"
+    if not verdict.findings:
+        if not verdict.examined:
+            return [paint("Nothing could be examined.", "doubt"), *_wrap(where)]
+        return [paint("Healthy: nothing found that would break this link.", "good"), *_wrap(where)]
+    first = verdict.findings[0]
+    sure = f"{first.match.confidence:.0%} sure"
+    if first.match.confidence < GUESS:
+        sure = f"a guess, {sure}"
+    answer = _wrap(first.title + ".")
+    return [
+        *(paint(line, "bad") for line in answer),
+        f"{first.id}  layer {first.layer}, {sure}",
+        *_wrap(where),
+    ]
+
+
+def _first(finding: Finding, titles: Mapping[str, str], paint: _Paint) -> list[str]:
+    lines = ["", paint("What to do", "strong"), *_fix(finding.fix, "  ")]
+    lines += ["", paint("What was seen", "strong")]
+    for piece in finding.match.evidence:
+        lines += _bullet(piece)
+    if finding.match.ruled_out:
+        lines += ["", paint("Why not another cause: the above excludes", "strong")]
+        for id_ in finding.match.ruled_out:
+            lines += _bullet(f"{id_}: {titles[id_]}" if id_ in titles else id_)
+    return lines
+
+
+def _fix(fix: Fix, indent: str) -> list[str]:
+    lines = _wrap(fix.summary, indent)
+    if fix.command:
+        # A command is to be copied: never broken, whatever its length.
+        lines += [f"{indent}    {line}" for line in fix.command.splitlines()]
+    for name, value in fix.ansible.items():
+        lines += _wrap(f"Ansible: {name}: {_value(value)}", indent)
+    if fix.controller:
+        lines += _wrap(f"In the controller: {fix.controller}", indent)
+    lines += _wrap(f"Once it is right: {fix.expect}", indent)
+    return [*lines, *_wrap(_AUTO_WORDS[fix.auto] + ".", indent)]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _other(finding: Finding) -> list[str]:
+    guess = f"a guess, {finding.match.confidence:.0%}: " if finding.match.confidence < GUESS else ""
+    lines = _bullet(f"{guess}{finding.title} ({finding.id}, layer {finding.layer}).")
+    if finding.follows is not None:
+        lines += _wrap(f"Only what follows from {finding.follows}.", "    ")
+    else:
+        lines += _wrap(finding.fix.summary, "    ")
+        if finding.fix.command:
+            lines += [f"        {line}" for line in finding.fix.command.splitlines()]
+    for piece in finding.match.evidence[:2]:
+        lines += _wrap(f"Seen: {piece}", "    ")
+    return lines
+
+
+def _checks(checks: tuple[Check, ...], paint: _Paint) -> list[str]:
+    well = sum(check.status is Status.OK for check in checks)
+    lines = [paint(f"Checked: {len(checks)}, found well: {well}", "strong")]
+    for status in (Status.FAILED, Status.UNKNOWN, Status.SKIPPED):
+        for check in checks:
+            if check.status is status:
+                start = f"  {status.value:<8}"
+                text = _wrap(f"{check.id}: {check.seen}", " " * 10)[:3]
+                text[0] = paint(start, _STATUS_LOOKS[status]) + text[0][len(start) :]
+                lines += text
+    return lines
+
+
+def _bullet(text: str) -> list[str]:
+    return _wrap(text, "    ", first="  - ")
+
+
+def _wrap(text: str, indent: str = "", first: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    ) or [indent]

@@ -1,0 +1,255 @@
+"""From a case to a verdict: every cause is asked once, and the answers are put in order. Pure.
+
+The order of the findings, root cause first:
+
+1. A cause that names another in its ``aftermath`` leads it, wherever both match, and takes the
+   better rank of the two: a full disk that stopped the service is the answer to "connection
+   refused", however deep the disk lies.
+2. Guesses (confidence below :data:`GUESS`) go behind what is known.
+3. The outermost broken hop first: while TCP fails, nothing behind it has a say.
+4. Then confidence.
+
+Where two causes both match and the better founded one rules the other out, the other is dropped.
+
+The list of causes is not closed. When a step of the link fails and no finding explains it, a
+generic finding of the right layer stands in, with advice for that layer and what was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ptslink.doctor.cause import Cause, Layer, Match
+from ptslink.doctor.evidence import Case, Evidence, Json, Status
+from ptslink.doctor.finding import Finding
+from ptslink.doctor.unlisted import unlisted
+
+#: Below this a finding is a guess: shown, but never ahead of what is known.
+GUESS = 0.5
+
+_DEPTH = {layer: depth for depth, layer in enumerate(Layer)}
+
+#: Which layer a failing probe speaks of, by its room (the part before the dot).
+ROOMS: Mapping[str, Layer] = {
+    "dns": Layer.DNS,
+    "route": Layer.L3,
+    "tcp": Layer.TCP,
+    "tls": Layer.TLS,
+    "nginx": Layer.PROXY,
+    "http": Layer.HTTP_UPGRADE,
+    "ws": Layer.WS_PROTOCOL,
+    "service": Layer.APPLICATION,
+}
+
+#: Layers whose findings explain a failing step of the key's layer; any layer where not named
+#: here. What lies deeper cannot break what lies further out, but for a missing listener.
+_EXPLAINED_BY: Mapping[Layer, frozenset[Layer]] = {
+    Layer.DNS: frozenset({Layer.DNS, Layer.L3, Layer.CONTROLLER}),
+    Layer.L3: frozenset({Layer.DNS, Layer.L3, Layer.TCP, Layer.CONTROLLER}),
+    Layer.TCP: frozenset(
+        {Layer.DNS, Layer.L3, Layer.TCP, Layer.PROXY, Layer.HOST, Layer.CONTROLLER}
+    ),
+}
+
+#: True of a host and worth mending, but never why a step of the link fails.
+_BYSTANDERS = frozenset({"host-clock-wrong", "host-auto-upgrade"})
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One probe that ran, or why it did not."""
+
+    #: ``vantage:probe``, e.g. ``site:tcp.connect``.
+    id: str
+    status: Status
+    seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the doctor has to say."""
+
+    target: str
+    vantages: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    checks: tuple[Check, ...]
+    seconds: float = 0.0
+
+    @property
+    def healthy(self) -> bool:
+        """No finding. An empty examination is not health: see :attr:`examined`."""
+        return not self.findings
+
+    @property
+    def examined(self) -> bool:
+        """Whether at least one probe ran and could tell something."""
+        return any(check.status in (Status.OK, Status.FAILED) for check in self.checks)
+
+    def to_json(self) -> dict[str, Json]:
+        """The report as data: keys and types are a promise to programs."""
+        return {
+            "healthy": self.healthy,
+            "target": self.target,
+            "vantage": list(self.vantages),
+            "duration_s": round(self.seconds, 1),
+            "findings": [_finding_json(finding) for finding in self.findings],
+            "checks": [
+                {"id": check.id, "status": check.status.value, "seen": check.seen}
+                for check in self.checks
+            ],
+        }
+
+
+def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
+    """Ask every cause and put what matches in order.
+
+    *seconds* is how long gathering the evidence took; it is only passed on.
+    """
+    matched = _not_excluded(
+        [(cause, match) for cause in causes if (match := cause.judge(case)) is not None]
+    )
+    findings = _ordered(matched)
+    failed = _unexplained(case, findings)
+    if failed is not None:
+        # What failed in the link is what the person came for: it goes before findings that do
+        # not explain it (a clock, a setting that would bite later).
+        findings = [unlisted(ROOMS[_room(failed)], failed, case), *findings]
+    return Verdict(
+        target=case.target,
+        vantages=tuple(case.vantages()),
+        findings=tuple(findings),
+        checks=tuple(
+            Check(f"{piece.vantage}:{piece.probe}", piece.status, piece.seen)
+            for piece in case.evidence
+        ),
+        seconds=seconds,
+    )
+
+
+def _not_excluded(matched: list[tuple[Cause, Match]]) -> list[tuple[Cause, Match]]:
+    """Drop what a better founded match rules out. Equals that exclude each other both stay."""
+
+    def excluded(cause: Cause, match: Match) -> bool:
+        return any(
+            cause.id in other.ruled_out
+            and (
+                other.confidence > match.confidence
+                or (other.confidence == match.confidence and by.id not in match.ruled_out)
+            )
+            for by, other in matched
+            if by.id != cause.id
+        )
+
+    return [(cause, match) for cause, match in matched if not excluded(cause, match)]
+
+
+_Rank = tuple[bool, int, float]
+
+
+def _ordered(matched: Sequence[tuple[Cause, Match]]) -> list[Finding]:
+    """The findings, root cause first; see the module's text for the rules."""
+    rank: dict[str, _Rank] = {
+        cause.id: (match.confidence < GUESS, _DEPTH[cause.layer], -match.confidence)
+        for cause, match in matched
+    }
+    parent = _parents(matched)
+    chain: dict[str, list[str]] = {}
+    for id_ in rank:
+        line = [id_]
+        while (up := parent.get(line[0])) is not None and up not in line:
+            line.insert(0, up)
+        chain[id_] = line
+    best: dict[str, _Rank] = {}
+    for id_, line in chain.items():
+        root = line[0]
+        best[root] = min(best.get(root, rank[id_]), rank[id_])
+    findings = [
+        Finding(cause.id, cause.layer, cause.title, match, match.fix or cause.fix,
+                parent.get(cause.id))
+        for cause, match in matched
+    ]  # fmt: skip
+
+    def order(finding: Finding) -> tuple[_Rank, str, list[tuple[_Rank, str]]]:
+        line = chain[finding.id]
+        return best[line[0]], line[0], [(rank[id_], id_) for id_ in line[1:]]
+
+    return sorted(findings, key=order)
+
+
+def _parents(matched: Sequence[tuple[Cause, Match]]) -> dict[str, str]:
+    """For each finding that is another's aftermath: the best founded of those others."""
+    parent: dict[str, str] = {}
+    for cause, _ in matched:
+        above = [
+            (match.confidence, other.id)
+            for other, match in matched
+            if cause.id in other.aftermath and other.id != cause.id and match.confidence >= GUESS
+        ]
+        if above:
+            parent[cause.id] = max(above)[1]
+    # Two causes that each claim the other as aftermath are a mistake in the data; the first
+    # link of the circle is cut so that the verdict still comes out.
+    for start in list(parent):
+        seen = [start]
+        while (up := parent.get(seen[-1])) is not None:
+            if up in seen:
+                del parent[seen[-1]]
+                break
+            seen.append(up)
+    return parent
+
+
+def _unexplained(case: Case, findings: Sequence[Finding]) -> Evidence | None:
+    """The outermost failing step of the link that no finding worth the name explains."""
+    steps = [
+        piece
+        for piece in case.evidence
+        if piece.status is Status.FAILED and _room(piece) in ROOMS and counts(piece)
+    ]
+    if not steps:
+        return None
+    first = min(steps, key=lambda piece: _DEPTH[ROOMS[_room(piece)]])
+    layers = _EXPLAINED_BY.get(ROOMS[_room(first)], frozenset(Layer))
+    explained = any(
+        finding.layer in layers
+        and finding.match.confidence >= GUESS
+        and finding.id not in _BYSTANDERS
+        for finding in findings
+    )
+    return None if explained else first
+
+
+def counts(piece: Evidence) -> bool:
+    """Whether a failing probe speaks of the link itself.
+
+    A probe that tries what the target does not ask for (another port, another path, an old TLS
+    version) says so with the fact ``variation``: its failure is information, not a fault.
+    """
+    return not piece.facts.get("variation", False)
+
+
+def _room(piece: Evidence) -> str:
+    return piece.probe.partition(".")[0]
+
+
+def _finding_json(finding: Finding) -> dict[str, Json]:
+    fix = finding.fix
+    words = [fix.summary]
+    if fix.controller:
+        words.append(f"In the controller: {fix.controller}")
+    words.append(f"Once right: {fix.expect}")
+    return {
+        "id": finding.id,
+        "layer": finding.layer.value,
+        "title": finding.title,
+        "confidence": round(finding.match.confidence, 2),
+        "evidence": list(finding.match.evidence),
+        "ruled_out": list(finding.match.ruled_out),
+        "fix": {
+            "summary": " ".join(words),
+            "command": fix.command,
+            "ansible": dict(fix.ansible),
+            "auto": fix.auto.value,
+        },
+    }
