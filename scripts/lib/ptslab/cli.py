@@ -122,6 +122,13 @@ def parser() -> argparse.ArgumentParser:
     stop.add_argument("machine")
     stop.add_argument("--hard", action="store_true", help="pull the plug")
 
+    disk = verb("disk", "mount a small disk in a running machine, to fill it")
+    disk.add_argument("machine")
+    disk.add_argument("path", help="directory of the machine, made if it is missing")
+    disk.add_argument(
+        "--megabytes", type=int, default=32, metavar="N", help="size (default %(default)s)"
+    )
+
     cut = verb("cut-mirror", "leave machines nothing but this computer and the lab")
     cut.add_argument("machine", nargs="*", help="default: all of them")
     cut.add_argument(
@@ -206,6 +213,8 @@ def _run_on_lab(chosen: argparse.Namespace, found: state.Lab, started: float) ->
             lab.start_machine(found, chosen.machine, started=started)
         case "stop":
             lab.stop_machine(found, chosen.machine, hard=chosen.hard)
+        case "disk":
+            lab.add_disk(found, chosen.machine, chosen.path, chosen.megabytes)
         case "cut-mirror":
             lab.cut_mirror(found, chosen.machine, silent=chosen.silent)
         case "restore-mirror":
@@ -235,7 +244,7 @@ def _prepare(started: float) -> int:
 
 
 def _down(chosen: argparse.Namespace, started: float) -> int:
-    names = [found.name for found in state.labs()] if chosen.all else [chosen.lab]
+    names = state.names() if chosen.all else [chosen.lab]
     host.require_root("scripts/lab down")
     for name in names:
         if not lab.down(name, started=started):

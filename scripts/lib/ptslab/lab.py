@@ -6,15 +6,17 @@ import contextlib
 import json
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from ptslab import host, machine, plan, rootfs, state
+from ptslab import disk, host, machine, plan, rootfs, state
 from ptslab.errors import LabError, UsageError
-from ptslab.layout import Layout, MachineRequest, allocate_slot, check_lab_name
+from ptslab.layout import DEFAULT_LAB, Layout, MachineRequest, allocate_slot, check_lab_name
 from ptslab.state import Lab, Machine
 from ptslab.supervisor import remove_cable
 
@@ -47,7 +49,7 @@ def up(
     host.require_tools()
     with _ending_signals_raise(), _lab_lock(name):
         lab = state.load(name)
-        if lab is not None and lab.phase != "up":
+        if lab is not None and not _whole(lab):
             host.say(f"lab {name}: clearing what an interrupted run left", started=started)
             _remove(lab, started=started, grace=0.0)
             lab = None
@@ -154,10 +156,10 @@ def require(name: str) -> Lab:
     check_lab_name(name)
     host.require_root("scripts/lab")
     lab = state.load(name)
-    if lab is None or lab.phase != "up":
-        other = [found.name for found in state.labs() if found.phase == "up"]
+    if lab is None or not _whole(lab):
+        other = [found.name for found in state.labs() if _whole(found)]
         hint = f" (up: {', '.join(other)})" if other else ""
-        which = "" if name == "lab" else f" --lab {name}"
+        which = "" if name == DEFAULT_LAB else f" --lab {name}"
         raise LabError(f"no lab {name!r} is up{hint}: raise it with 'scripts/lab up{which}'")
     return lab
 
@@ -202,6 +204,11 @@ def restore_mirror(lab: Lab) -> None:
         host.run(command)
 
 
+def add_disk(lab: Lab, name: str, path: str, megabytes: int) -> None:
+    """Mount a new disk of `megabytes` at `path` of a running machine."""
+    disk.add(lab, lab.machine(name), path, megabytes)
+
+
 def enter_command(lab: Lab, where: str, command: Sequence[str]) -> tuple[str, ...]:
     """The command that runs `command` in the controllers' or router's namespace, or a machine.
 
@@ -240,7 +247,7 @@ def describe(lab: Lab) -> dict[str, Any]:
     return {
         "lab": lab.name,
         "slot": lab.slot,
-        "phase": lab.phase,
+        "phase": "broken" if lab.phase == "up" and not _whole(lab) else lab.phase,
         "ssh_config": str(lab.ssh_config),
         "ssh_key": str(lab.ssh_key),
         "known_hosts": str(lab.known_hosts),
@@ -263,6 +270,18 @@ def describe(lab: Lab) -> dict[str, Any]:
     }
 
 
+def _whole(lab: Lab) -> bool:
+    """Whether the lab was raised to the end, in this boot, and its network still stands."""
+    layout = lab.layout
+    there = set(host.namespaces())
+    return (
+        lab.phase == "up"
+        and lab.boot == host.boot_id()
+        and Path("/sys/class/net", layout.bridge).exists()
+        and {layout.router_namespace, layout.controller_namespace} <= there
+    )
+
+
 def _is_running(lab: Lab, m: Machine) -> bool:
     running = lab.running(m)
     return running is not None and running.supervisor.alive() and running.phase != "failed"
@@ -280,6 +299,7 @@ def _claim_slot(name: str, requests: Sequence[MachineRequest], images: dict[str,
             name,
             layout.slot,
             "starting",
+            host.boot_id(),
             tuple(
                 Machine(request.name, request.suite, index, str(images[request.suite]))
                 for index, request in enumerate(requests)
@@ -292,7 +312,7 @@ def _claim_slot(name: str, requests: Sequence[MachineRequest], images: dict[str,
 
 
 def _in_phase(lab: Lab, phase: str, machines: tuple[Machine, ...]) -> Lab:
-    changed = Lab(lab.name, lab.slot, phase, machines)
+    changed = replace(lab, phase=phase, machines=machines)
     changed.save()
     return changed
 
@@ -322,12 +342,34 @@ def _boot(lab: Lab, machines: Sequence[Machine], *, started: float) -> None:
     for m in machines:
         machine.start(lab, m)
     _wait(lab, machines, started=started)
+    for m in machines:
+        _require_way_from_site(lab, m)
 
 
 def _wait(lab: Lab, machines: Sequence[Machine], *, started: float, boots: int = 1) -> None:
     for m in machines:
         machine.wait_for_ssh(lab, m, seconds=BOOT_SECONDS, boots=boots)
         host.say(f"machine {m.name}: {m.suite}, {lab.address(m)}, ssh answers", started=started)
+
+
+_CONNECT: Final = "import socket, sys; socket.create_connection((sys.argv[1], 22), 5).close()"
+
+
+def _require_way_from_site(lab: Lab, m: Machine) -> None:
+    """A controller reaches the machine through router and bridge, or the lab is no good.
+
+    What prevents it is a firewall of this computer that filters bridged packets
+    (br_netfilter) and forwards nothing it was not told about.
+    """
+    probe = (sys.executable, "-I", "-c", _CONNECT, str(lab.address(m)))
+    inside = ("ip", "netns", "exec", lab.layout.controller_namespace, *probe)
+    if host.run_quietly(inside):
+        return
+    if host.run_quietly(probe):  # the machine itself answers, so it is the way
+        raise LabError(
+            f"ssh of {m.name} answers here but not in the controllers' namespace: this computer's "
+            f"firewall drops packets on {lab.layout.bridge}; accept what comes from and goes to it"
+        )
 
 
 def _write_ssh_files(lab: Lab) -> None:

@@ -15,6 +15,8 @@ from ptslab import host, rootfs
 from ptslab.errors import LabError
 from ptslab.state import Lab, Machine, Running
 
+_SUPERVISOR = Path(__file__).resolve().parent.parent / "ptslab-supervisor"
+
 #: systemd-nspawn's exit status when the machine asked for a reboot (--keep-unit).
 REBOOT = 133
 
@@ -44,6 +46,8 @@ def prepare(lab: Lab, machine: Machine, *, authorized_key: str) -> None:
     enabled = wants / "systemd-networkd.service"
     if not enabled.is_symlink():
         enabled.symlink_to("/lib/systemd/system/systemd-networkd.service")
+
+    _write(root / "etc/default/locale", "LANG=C.UTF-8\n")
 
     for kind in ("ed25519", "ecdsa", "rsa"):
         key = root / f"etc/ssh/ssh_host_{kind}_key"
@@ -76,8 +80,7 @@ def start(lab: Lab, machine: Machine) -> None:
     log = lab.machine_directory(machine) / "supervisor.log"
     with log.open("ab") as output:
         subprocess.Popen(
-            (sys.executable, "-I", "-c", _SUPERVISOR, str(Path(__file__).parent.parent),
-             lab.name, machine.name),
+            (sys.executable, "-I", str(_SUPERVISOR), lab.name, machine.name),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -85,14 +88,6 @@ def start(lab: Lab, machine: Machine) -> None:
             cwd="/",
             env=host.environment(),
         )  # fmt: skip
-
-
-_SUPERVISOR = """\
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from ptslab.supervisor import main
-sys.exit(main(sys.argv[1], sys.argv[2]))
-"""
 
 
 def stop(lab: Lab, machine: Machine, *, grace: float) -> None:

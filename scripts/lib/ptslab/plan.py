@@ -13,6 +13,11 @@ Command = tuple[str, ...]
 ALL_LABS = (IPv4Network("10.77.0.0/16"), IPv4Network("10.78.0.0/16"))
 
 
+#: One segment a packet on every cable. Without it the kernel passes bundles of up to
+#: 64 KB about, and a rule on packet length would see sizes no wire ever carries.
+TRUE_PACKETS: Command = ("gso_max_segs", "1")
+
+
 def build_network(layout: Layout) -> list[Command]:
     """Commands that make bridge, router and controller namespace, in order."""
     bridge, router, controller = (
@@ -27,25 +32,25 @@ def build_network(layout: Layout) -> list[Command]:
         # The "internet" of the lab.
         ("ip", "link", "add", bridge, "address", layout.bridge_mac, "type", "bridge"),
         ("ip", "address", "add", f"{layout.gateway}/{wan_bits}", "dev", bridge),
-        ("ip", "link", "set", bridge, "up"),
+        ("ip", "link", "set", bridge, "up", *TRUE_PACKETS),
         # The site router: one leg on the bridge, one in the site.
         ("ip", "netns", "add", router),
         ("ip", "netns", "add", controller),
         ("ip", "link", "add", layout.router_link, "type", "veth",
          "peer", "name", "wan", "netns", router),
-        ("ip", "link", "set", layout.router_link, "master", bridge, "up"),
+        ("ip", "link", "set", layout.router_link, "master", bridge, "up", *TRUE_PACKETS),
         (*in_router, "link", "add", "lan", "type", "veth",
          "peer", "name", "eth0", "netns", controller),
         (*in_router, "address", "add", f"{layout.router_wan}/{wan_bits}", "dev", "wan"),
         (*in_router, "address", "add", f"{layout.router_lan}/{lan_bits}", "dev", "lan"),
         (*in_router, "link", "set", "lo", "up"),
-        (*in_router, "link", "set", "wan", "up"),
-        (*in_router, "link", "set", "lan", "up"),
+        (*in_router, "link", "set", "wan", "up", *TRUE_PACKETS),
+        (*in_router, "link", "set", "lan", "up", *TRUE_PACKETS),
         (*in_router, "route", "add", "default", "via", str(layout.gateway)),
         ("ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1"),
         # The site: every controller address on one interface.
         (*in_controller, "link", "set", "lo", "up"),
-        (*in_controller, "link", "set", "eth0", "up"),
+        (*in_controller, "link", "set", "eth0", "up", *TRUE_PACKETS),
         *(
             (*in_controller, "address", "add", f"{address}/{lan_bits}", "dev", "eth0")
             for address in layout.controllers
@@ -98,6 +103,7 @@ table ip site {{
     chain forward {{
         type filter hook forward priority filter; policy drop;
         jump faults
+        ct state invalid drop
         ct state established,related accept
         iifname "lan" oifname "wan" accept
     }}
@@ -120,7 +126,8 @@ def machine_cable(layout: Layout, index: int) -> list[Command]:
         ("ip", "netns", "add", namespace),
         ("ip", "link", "add", link, "type", "veth",
          "peer", "name", "eth0", "address", layout.machine_mac(index), "netns", namespace),
-        ("ip", "link", "set", link, "master", layout.bridge, "up"),
+        ("ip", "link", "set", link, "master", layout.bridge, "up", *TRUE_PACKETS),
+        ("ip", "-n", namespace, "link", "set", "eth0", *TRUE_PACKETS),
         # A new namespace inherits this computer's forwarding switch; a bare server has it off.
         ("ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv4.ip_forward=0"),
     ]  # fmt: skip

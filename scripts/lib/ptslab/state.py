@@ -74,6 +74,8 @@ class Lab:
     slot: int
     #: starting, up or stopping. Only `up` is a whole lab.
     phase: str
+    #: Boot of this computer the lab was raised in; nothing of it outlives that but files.
+    boot: str
     machines: tuple[Machine, ...] = field(default=())
 
     @property
@@ -162,10 +164,14 @@ def load(name: str) -> Lab | None:
     return Lab(machines=machines, **data)
 
 
-def labs() -> list[Lab]:
-    """Every lab on this computer, whole or not, by name."""
+def names() -> list[str]:
+    """The name of every lab that has left as much as a directory on this computer."""
     directory = HOME / "labs"
     if not directory.is_dir():
         return []
-    found = (load(path.name) for path in sorted(directory.iterdir()) if path.is_dir())
-    return [lab for lab in found if lab is not None]
+    return sorted(path.name for path in directory.iterdir() if path.is_dir())
+
+
+def labs() -> list[Lab]:
+    """Every lab on this computer, whole or not, by name."""
+    return [lab for lab in map(load, names()) if lab is not None]

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from ptslab import host, machine, plan, state
+from ptslab import disk, host, machine, plan, state
 from ptslab.errors import LabError
 from ptslab.state import Lab, Machine, Running
 
@@ -56,6 +56,8 @@ class Supervisor:
         for command in plan.machine_cable(layout, index):
             host.run(command)
         machine.mount(self.lab, self.machine)
+        disk.detach(self.lab, self.machine)
+        disk.attach_for_boot(self.lab, self.machine)
         own = f"{layout.prefix}-m{index}"
         groups = [] if host.systemd_runs_this_computer() else host.cgroup_roots()
         for root in groups:
