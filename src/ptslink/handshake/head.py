@@ -1,0 +1,218 @@
+"""Reading the head of an HTTP request while keeping every byte of it.
+
+The raw bytes stay available because the controller signs them (PTS-2 protocol 1.2) and because a
+refusal must show what was really sent. Limits and grammar follow RFC 9112; what this hardware is
+known to get wrong is reported in `Head.flaws` for the judge to weigh, not refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+#: Flaw: at least one line ended in LF alone (RFC 9112 section 2.2 lets a server accept it).
+BARE_LF: Final = "bare-lf"
+#: Flaw: empty lines came before the request line (RFC 9112 section 2.2: ignore them).
+LEADING_EMPTY_LINES: Final = "leading-empty-lines"
+#: Flaw: bytes outside ASCII in a field value (RFC 9110 section 5.5: opaque, obsolete).
+NON_ASCII_VALUE: Final = "non-ascii-value"
+
+MAX_FIELDS: Final = 100
+MAX_REQUEST_LINE: Final = 8192
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VERSION = re.compile(r"HTTP/(\d)\.(\d)")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_LEADING = re.compile(rb"(?:\r?\n)+")
+#: What an HTTP method may begin with; anything else in the first byte is no HTTP request.
+_FIRST_BYTE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r\n]")
+
+#: Field names whose values never reach a log (PTS-2 protocol, quirk 16).
+SECRET_FIELDS: Final = frozenset(
+    {"authorization", "proxy-authorization", "x-data-signature", "cookie"}
+)
+
+
+class HeadError(Exception):
+    """A head that cannot be read as HTTP/1.x.
+
+    Attributes:
+        status: the HTTP status that answers it.
+        code: short stable name of the fault, such as ``tls-on-plain-port``.
+        reason: one sentence for a person.
+    """
+
+    def __init__(self, status: int, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One request head, as sent.
+
+    Attributes:
+        raw: every byte from the method to the empty line, leading empty lines left out.
+        method, target, version: the three parts of the request line; version as ``1.1``.
+        fields: (name, value) in the order and letter case of the wire, values stripped.
+        flaws: names of tolerated deviations, in the order they were met.
+    """
+
+    raw: bytes
+    method: str
+    target: str
+    version: str
+    fields: tuple[tuple[str, str], ...]
+    flaws: tuple[str, ...] = ()
+
+    def get(self, name: str) -> str | None:
+        """The first value of the field, its name matched without regard to case, or None."""
+        for key, value in self.fields:
+            if key.lower() == name:
+                return value
+        return None
+
+    def all(self, name: str) -> list[str]:
+        """Every value of the field (lower-case name), in order."""
+        return [value for key, value in self.fields if key.lower() == name]
+
+    def tokens(self, name: str) -> list[str]:
+        """The field's comma separated list as lower-case tokens, over all its lines."""
+        return [
+            token
+            for value in self.all(name)
+            for part in value.split(",")
+            if (token := part.strip().lower())
+        ]
+
+    def redacted(self) -> list[tuple[str, str]]:
+        """The fields fit for a log: credentials and signatures replaced."""
+        return [
+            (name, "<redacted>" if name.lower() in SECRET_FIELDS else value)
+            for name, value in self.fields
+        ]
+
+
+def looks_wrong(start: bytes | bytearray | memoryview) -> HeadError | None:
+    """Judge the first bytes of a connection before a whole head is there.
+
+    A TLS ClientHello or binary noise would otherwise sit until the head timeout, and the record
+    would only say "slow". Returns None while the bytes may still become a request.
+    """
+    first = bytes(start[:24])
+    if first[:2] == b"\x16\x03":
+        return HeadError(
+            400, "tls-on-plain-port", "A TLS handshake arrived on a port that speaks plain HTTP."
+        )
+    if first and not _FIRST_BYTE.match(first):
+        return HeadError(
+            400, "not-http", "The first byte cannot begin an HTTP request (RFC 9112 section 3)."
+        )
+    return None
+
+
+def head_end(buffer: bytes | bytearray, start: int = 0) -> int:
+    """Where the head ends: the index just after its empty line, or -1 while it is not there.
+
+    Args:
+        buffer: bytes received so far.
+        start: index up to which an earlier call found nothing; looked at again by a few bytes, as
+            the empty line may straddle two segments.
+    """
+    at = max(start - 3, 0)
+    lead = _LEADING.match(buffer)
+    if lead is not None:
+        at = max(at, lead.end())
+    found = _HEAD_END.search(buffer, at)
+    return found.end() if found else -1
+
+
+def parse_head(raw: bytes) -> Head:
+    """Parse a whole head.
+
+    Args:
+        raw: bytes up to and including the empty line.
+
+    Raises:
+        HeadError: 400 for broken grammar, 414 and 431 for excess, 505 for another HTTP version.
+    """
+    flaws: list[str] = []
+    lead = _LEADING.match(raw)
+    if lead is not None:
+        flaws.append(LEADING_EMPTY_LINES)
+        raw = raw[lead.end() :]
+    text = raw.decode("latin-1")
+    lines = text.split("\n")
+    # The split leaves two empty strings after the last field: the empty line and what follows it.
+    lines = lines[:-2] if lines[-1] == "" else lines
+    if any(not line.endswith("\r") for line in lines):
+        flaws.append(BARE_LF)
+    lines = [line[:-1] if line.endswith("\r") else line for line in lines]
+    method, target, version = _request_line(lines[0])
+    fields = _fields(lines[1:])
+    if not text.isascii():
+        flaws.append(NON_ASCII_VALUE)
+    return Head(raw, method, target, version, fields, tuple(flaws))
+
+
+def _request_line(line: str) -> tuple[str, str, str]:
+    if len(line) > MAX_REQUEST_LINE:
+        raise HeadError(
+            414,
+            "request-line-too-long",
+            f"The request line has {len(line)} bytes; at most {MAX_REQUEST_LINE} are accepted.",
+        )
+    parts = line.split(" ")
+    if len(parts) != 3 or not all(parts):
+        raise HeadError(
+            400,
+            "malformed-request-line",
+            "The request line is not METHOD, one space, TARGET, one space, HTTP/1.1.",
+        )
+    method, target, version = parts
+    if not _TOKEN.fullmatch(method):
+        raise HeadError(400, "malformed-method", "The method is not an HTTP token.")
+    matched = _VERSION.fullmatch(version)
+    if matched is None:
+        raise HeadError(
+            400, "malformed-version", "The request line does not end in HTTP/1.1 or HTTP/1.0."
+        )
+    if matched[1] != "1":
+        raise HeadError(505, "http-version", f"{version} is not spoken here; use HTTP/1.1.")
+    if not target.isascii() or not target.isprintable():
+        raise HeadError(
+            400, "malformed-target", "The request target holds bytes that a URI may not hold."
+        )
+    return method, target, f"{matched[1]}.{matched[2]}"
+
+
+def _fields(lines: list[str]) -> tuple[tuple[str, str], ...]:
+    if len(lines) > MAX_FIELDS:
+        raise HeadError(
+            431, "too-many-fields", f"{len(lines)} header lines; at most {MAX_FIELDS} are accepted."
+        )
+    fields = []
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if line[:1] in (" ", "\t"):
+            raise HeadError(
+                400, "folded-field", "A header line begins with white space (RFC 9112 section 5.2)."
+            )
+        if not colon:
+            raise HeadError(400, "field-without-colon", "A header line has no colon.")
+        if not _TOKEN.fullmatch(name):
+            raise HeadError(
+                400,
+                "malformed-field-name",
+                "A header name is empty or holds white space or a forbidden character.",
+            )
+        value = value.strip(" \t")
+        if "\0" in value or "\r" in value:
+            raise HeadError(
+                400, "malformed-field-value", f"The value of {name} holds a NUL or a lone CR."
+            )
+        fields.append((name, value))
+    return tuple(fields)

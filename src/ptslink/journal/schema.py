@@ -1,0 +1,97 @@
+"""The journal's tables, and how older files are brought up to date."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+#: Written to PRAGMA user_version; a file with a higher one is refused.
+VERSION: Final = 1
+#: Written to PRAGMA application_id ("PTSL"), so that a stranger's database is not touched.
+APPLICATION_ID: Final = 0x5054534C
+
+_TABLES: Final = """
+CREATE TABLE controllers (
+    id INTEGER PRIMARY KEY,
+    pts_id TEXT NOT NULL UNIQUE,
+    first_seen INTEGER NOT NULL,
+    utc_offset INTEGER
+);
+CREATE TABLE types (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+-- One row a message that brought something new; raw is exactly what was received.
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,
+    controller INTEGER NOT NULL,
+    received INTEGER NOT NULL,
+    transport INTEGER NOT NULL,
+    link INTEGER NOT NULL,
+    notes TEXT,
+    raw BLOB NOT NULL
+);
+-- One row a fact. natural_key is controller, type, local time and digest, in that order, so that
+-- the new keys of a controller land side by side in the index instead of all over it.
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY,
+    message INTEGER NOT NULL,
+    packet INTEGER NOT NULL,
+    controller INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    local_time TEXT,
+    utc INTEGER,
+    flags INTEGER NOT NULL,
+    natural_key BLOB NOT NULL
+);
+CREATE UNIQUE INDEX records_natural_key ON records (natural_key);
+-- A packet with the natural key of a record but other content: kept, never dropped in silence.
+CREATE TABLE variants (
+    id INTEGER PRIMARY KEY,
+    record INTEGER NOT NULL,
+    message INTEGER NOT NULL,
+    packet INTEGER NOT NULL
+);
+CREATE TABLE status_latest (
+    controller INTEGER PRIMARY KEY,
+    received INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE TABLE status_history (
+    id INTEGER PRIMARY KEY,
+    controller INTEGER NOT NULL,
+    received INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE TABLE evidence (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    controller TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    code TEXT NOT NULL,
+    detail TEXT NOT NULL
+);
+"""
+
+
+class ForeignDatabase(Exception):
+    """The file is not a journal of ours, or one of a newer version."""
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Create the tables in an empty file, or check that the file is a journal.
+
+    Raises:
+        ForeignDatabase: the file belongs to something else or to a newer ptslink.
+        sqlite3.Error: the file cannot be read or written.
+    """
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if not tables:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {_TABLES} PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {VERSION}; COMMIT;"
+        )
+    elif application_id != APPLICATION_ID:
+        raise ForeignDatabase("the file is a database of another program")
+    elif version > VERSION:
+        raise ForeignDatabase(f"the file has version {version}; this ptslink knows up to {VERSION}")

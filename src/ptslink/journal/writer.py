@@ -1,0 +1,280 @@
+"""Group commit: entries of one turn of the event loop, and all that came while the last commit was
+under way, share one commit in a thread of its own.
+
+A disk that stalls therefore delays confirmations, and nothing else: pings, handshakes and health
+go on. An entry is settled only after its commit returned; that order is promise number one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ptslink.journal.entry import Entry, Evidence, Health
+from ptslink.journal.schema import ForeignDatabase
+from ptslink.journal.store import JournalGone, Store
+
+#: Entries in one transaction at most, so that a long queue is answered in steps.
+MAX_BATCH: Final = 2000
+#: Evidence alone may wait this long (seconds) for company before it costs a commit.
+EVIDENCE_WAIT: Final = 0.2
+#: Evidence kept in memory while the journal is failing.
+MAX_EVIDENCE: Final = 10_000
+#: Seconds between attempts to get a failing journal back.
+RETRY_SECONDS: Final = 1.0
+
+#: Errors of one entry, not of the journal: the others of its batch must not suffer for it.
+_ENTRY_ERRORS: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    ValueError,
+)
+_JOURNAL_ERRORS: Final = (sqlite3.Error, JournalGone, ForeignDatabase, OSError)
+
+_Batch = tuple[list[Entry], list[Evidence]]
+
+
+class JournalWriter:
+    """The journal as the server sees it. Implements `ptslink.journal.entry.Journal`.
+
+    Args:
+        open_store: opens the store; called again after a failure, in the writer's thread.
+        on_health: called on the event loop whenever `Health.ok` changes.
+
+    Raises:
+        whatever `open_store` raises the first time.
+    """
+
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        *,
+        on_health: Callable[[Health], None] | None = None,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        self._open_store = open_store
+        self._on_health = on_health
+        self._retry = retry_seconds
+        self._store: Store | None = open_store()
+        self._known = set(self._store.controllers())
+        self._health = Health()
+        self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._entries: list[Entry] = []
+        self._evidence: list[Evidence] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="journal")
+        self._failed_at = 0.0
+        self._unsettled = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def health(self) -> Health:
+        return self._health
+
+    @property
+    def unsettled(self) -> int:
+        """Entries taken and not yet settled."""
+        return self._unsettled
+
+    def knows(self, controller: str) -> bool:
+        return controller in self._known
+
+    def start(self) -> None:
+        """Start the thread; must be called from the event loop that will append."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def settled(self) -> None:
+        """Return once every entry taken so far is settled."""
+        while self._unsettled:
+            self._waiter = self._waiter or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiter)
+
+    async def close(self) -> None:
+        """Commit and settle all that was appended, then close the file."""
+        self._flush()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def append(self, entry: Entry) -> None:
+        self._unsettled += 1
+        self._entries.append(entry)
+        self._schedule()
+
+    def record(self, evidence: Evidence) -> None:
+        self._evidence.append(evidence)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if len(self._entries) + len(self._evidence) == 1:
+            assert self._loop is not None, "start() comes first"
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._entries or self._evidence:
+            self._queue.put((self._entries, self._evidence))
+            self._entries, self._evidence = [], []
+
+    # In the thread.
+
+    def _run(self) -> None:
+        entries: list[Entry] = []
+        evidence: list[Evidence] = []
+        running = True
+        while running:
+            running = self._gather(entries, evidence)
+            while entries:
+                batch, entries = entries[:MAX_BATCH], entries[MAX_BATCH:]
+                stored = self._commit(batch, evidence)
+                self._tell(self._settle, batch, stored)
+            if evidence:
+                self._commit([], evidence)
+            if not self._health.ok:
+                self._try_again()
+        if self._store is not None:
+            self._store.close()
+
+    def _gather(self, entries: list[Entry], evidence: list[Evidence]) -> bool:
+        """Wait for work and take all there is. False when it is time to end."""
+        due: float | None = None
+        while True:
+            try:
+                if entries:
+                    item = self._queue.get_nowait()
+                elif due is not None:
+                    item = self._queue.get(timeout=max(due - time.monotonic(), 0.001))
+                elif not self._health.ok:
+                    item = self._queue.get(timeout=self._retry)
+                else:
+                    item = self._queue.get()
+            except queue.Empty:
+                return True
+            if item is None:
+                return False
+            entries += item[0]
+            evidence += item[1]
+            if due is None:
+                due = time.monotonic() + EVIDENCE_WAIT
+            if not entries and time.monotonic() >= due:
+                return True
+
+    def _commit(self, entries: list[Entry], evidence: list[Evidence]) -> list[bool]:
+        """Commit a batch; returns whether each entry is durable. Empties the evidence if it is."""
+        stored = [False] * len(entries)
+        try:
+            store = self._usable_store()
+            try:
+                duplicates = store.write(entries, evidence)
+                stored = [True] * len(entries)
+            except _ENTRY_ERRORS:
+                duplicates = 0
+                for at, entry in enumerate(entries):
+                    try:
+                        duplicates += store.write([entry], [])
+                        stored[at] = True
+                    except _ENTRY_ERRORS:
+                        continue
+                self._health.lost_evidence += len(evidence)
+        except _JOURNAL_ERRORS as error:
+            self._fail(error)
+            surplus = len(evidence) - MAX_EVIDENCE
+            if surplus > 0:
+                self._health.lost_evidence += surplus
+                del evidence[:surplus]
+        else:
+            evidence.clear()
+            self._succeed()
+            self._health.commits += 1
+            self._health.duplicates += duplicates
+        count = sum(stored)
+        self._health.stored += count
+        self._health.failed += len(entries) - count
+        return stored
+
+    def _usable_store(self) -> Store:
+        if self._store is None:
+            wait = self._failed_at + self._retry - time.monotonic()
+            if 0 < wait <= self._retry and self._health.reason:
+                raise JournalGone(self._health.reason)
+            self._store = self._open_store()
+        return self._store
+
+    def _try_again(self) -> None:
+        try:
+            self._usable_store().probe()
+        except _JOURNAL_ERRORS as error:
+            self._fail(error)
+        else:
+            self._succeed()
+
+    def _fail(self, error: Exception) -> None:
+        if self._store is not None:
+            self._failed_at = time.monotonic()
+            with contextlib.suppress(sqlite3.Error):
+                self._store.close()
+            self._store = None
+        elif str(error) != self._health.reason:
+            self._failed_at = time.monotonic()
+        first = self._health.ok
+        self._health.ok = False
+        self._health.reason = str(error) or type(error).__name__
+        if first:
+            self._health.since = int(time.time() * 1000)
+            self._tell(self._changed)
+
+    def _succeed(self) -> None:
+        if not self._health.ok:
+            self._health.ok, self._health.reason, self._health.since = True, "", None
+            self._tell(self._changed)
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None
+        # A closed loop has nobody left to be told.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+    # On the event loop again.
+
+    def _settle(self, batch: list[Entry], stored: list[bool]) -> None:
+        self._unsettled -= len(batch)
+        for entry, outcome in zip(batch, stored, strict=True):
+            entry.stored = outcome
+            if outcome and entry.controller:
+                self._known.add(entry.controller)
+            if entry.settled is not None:
+                entry.settled(entry)
+        if not self._unsettled and self._waiter is not None:
+            self._waiter.set_result(None)
+            self._waiter = None
+
+    def _changed(self) -> None:
+        if self._on_health is not None:
+            self._on_health(self._health)
+
+
+def open_writer(
+    path: Path,
+    *,
+    status_history_seconds: int = 300,
+    on_health: Callable[[Health], None] | None = None,
+) -> JournalWriter:
+    """A writer over the journal file at the path.
+
+    Raises:
+        sqlite3.Error, OSError, ForeignDatabase: it cannot be opened.
+    """
+
+    def open_store() -> Store:
+        return Store(path, status_history_seconds=status_history_seconds)
+
+    return JournalWriter(open_store, on_health=on_health)

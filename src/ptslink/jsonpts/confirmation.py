@@ -1,0 +1,109 @@
+"""What to answer to a packet (PTS-2 protocol 2.3, grade S).
+
+A confirmation is ``{"Id":<as received>,"Type":"<same>","Message":"OK"}`` inside the envelope, in
+compact JSON with Id first, since the firmware reads members in order. Built from bytes: the Id is
+echoed exactly as it came, be it a number or a string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from ptslink.jsonpts.envelope import Packet
+
+#: The firmware's input buffer is 16 KB (PTS-2 protocol 1.3); stay well under it.
+MAX_ANSWER_BYTES: Final = 15_000
+
+#: Code of the error confirmation when a message could not be stored. Outside the range of the
+#: controller's own codes (1 to 118), so that neither side takes it for another fault.
+NOT_STORED: Final = 500
+NOT_STORED_TEXT: Final = "Not stored, please send again"
+
+_PREFIX = b'{"Protocol":"jsonPTS","Packets":['
+_SUFFIX = b"]}"
+
+
+class _Tag(msgspec.Struct, gc=False):
+    Tag: Raw = Raw(b'""')
+
+
+class _TagsRequest(msgspec.Struct, gc=False):
+    Tags: list[_Tag] = []
+
+
+_tags_request = msgspec.json.Decoder(_TagsRequest)
+
+
+def is_upload(type_: str) -> bool:
+    """Whether packets of this Type are confirmed; types not known yet included (quirk 9)."""
+    return type_.startswith("Upload")
+
+
+def expects_answer(packet: Packet) -> bool:
+    """Whether the controller waits for an answer to this packet and one can be addressed to it."""
+    return bool(packet.id) and (is_upload(packet.type) or packet.type == "RequestTagsInformation")
+
+
+def confirm(packet: Packet) -> bytes:
+    """The packet of a positive answer."""
+    if packet.type == "RequestTagsInformation":
+        return _refuse_tags(packet)
+    return b'{"Id":%b,"Type":%b,"Message":"OK"}' % (packet.id, _quoted(packet.type))
+
+
+def refuse(packet: Packet, code: int = NOT_STORED, text: str = NOT_STORED_TEXT) -> bytes:
+    """The packet of an error answer. It makes the controller send the message again, so it is for
+    storage failures alone (quirk 10)."""
+    return b'{"Id":%b,"Type":%b,"Error":true,"Code":%d,"Message":%b}' % (
+        packet.id,
+        _quoted(packet.type),
+        code,
+        _quoted(text),
+    )
+
+
+def messages(packets: Iterable[bytes]) -> list[bytes]:
+    """Wrap answer packets into as few messages as the controller's buffer allows, in order."""
+    wrapped: list[bytes] = []
+    batch: list[bytes] = []
+    size = 0
+    for packet in packets:
+        if batch and size + len(packet) + 1 > MAX_ANSWER_BYTES:
+            wrapped.append(_PREFIX + b",".join(batch) + _SUFFIX)
+            batch, size = [], 0
+        batch.append(packet)
+        size += len(packet) + 1
+    if batch:
+        wrapped.append(_PREFIX + b",".join(batch) + _SUFFIX)
+    return wrapped
+
+
+def answers(packets: Iterable[Packet], *, stored: bool) -> list[bytes]:
+    """The messages that answer the packets of one message: one packet each, same order."""
+    render = confirm if stored else refuse
+    return messages([render(packet) for packet in packets if expects_answer(packet)])
+
+
+def _refuse_tags(packet: Packet) -> bytes:
+    """Answer every requested tag with Valid false.
+
+    Never authorise by default: a tag answered valid without AccountType or Balance would authorise
+    the pump without limit (PTS-2 protocol 2.3).
+    """
+    try:
+        tags = _tags_request.decode(packet.data).Tags if packet.data else []
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        tags = []
+    listed = b",".join(b'{"Tag":%b,"Valid":false}' % bytes(tag.Tag) for tag in tags)
+    return b'{"Id":%b,"Type":"TagsInformation","Message":"OK","Data":{"Tags":[%b]}}' % (
+        packet.id,
+        listed,
+    )
+
+
+def _quoted(text: str) -> bytes:
+    return msgspec.json.encode(text)

@@ -1,0 +1,203 @@
+"""Decoding a jsonPTS message into its packets, tolerantly and without losing anything.
+
+Only what is needed to file and answer a packet is decoded; ``Data`` stays as the bytes that were
+sent, so that an unknown Type or a field of a surprising shape is recorded like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from ptslink.jsonpts import repair
+
+#: Note: PtsId is absent; normal in replies to commands (PTS-2 protocol 2.1).
+#: It is not noted, only left "".
+#: Note: Protocol is there but is not "jsonPTS".
+OTHER_PROTOCOL: Final = "other-protocol"
+#: Note: a packet has no usable Id, so that it cannot be answered.
+NO_ID: Final = "packet-without-id"
+#: Note: a packet has no usable Type.
+NO_TYPE: Final = "packet-without-type"
+#: Note: the message is valid JSON but carries no Packets.
+NO_PACKETS: Final = "no-packets"
+#: Note: nothing could be read from the message at all.
+UNREADABLE: Final = "unreadable"
+#: Note: more packets than any controller sends; the surplus is kept as text only.
+TOO_MANY_PACKETS: Final = "too-many-packets"
+
+MAX_PACKETS: Final = 1000
+MAX_REPAIRED_BYTES: Final = 128 * 1024
+_MAX_ID_BYTES: Final = 64
+_MAX_TYPE_CHARACTERS: Final = 64
+
+
+class _Packet(msgspec.Struct, gc=False):
+    Id: Raw | UnsetType = UNSET
+    Type: Raw | UnsetType = UNSET
+    Data: Raw | UnsetType = UNSET
+    Error: Raw | UnsetType = UNSET
+    # UploadConfiguration carries these on the packet, not in Data (PTS-2 protocol 2.2).
+    ConfigurationId: Raw | UnsetType = UNSET
+    Configuration: Raw | UnsetType = UNSET
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    Packets: list[_Packet] | UnsetType = UNSET
+    PtsId: Raw | UnsetType = UNSET
+    Protocol: Raw | UnsetType = UNSET
+
+
+class _LooseEnvelope(msgspec.Struct, gc=False):
+    Packets: Raw | UnsetType = UNSET
+    PtsId: Raw | UnsetType = UNSET
+    Protocol: Raw | UnsetType = UNSET
+
+
+@dataclass(slots=True)
+class Packet:
+    """One packet.
+
+    Attributes:
+        id: the Id as its JSON bytes, so that it can be echoed exactly as received (``7`` or
+            ``"7"``); empty when there is none that can be echoed.
+        type: the Type, or "" when there is none.
+        data: the JSON bytes of Data; for UploadConfiguration, of Configuration; empty when
+            missing or null.
+        configuration: the JSON bytes of a ConfigurationId on the packet itself, or empty.
+        error: whether Error is true, as in a refused command's reply.
+    """
+
+    id: bytes
+    type: str
+    data: bytes
+    configuration: bytes = b""
+    error: bool = False
+
+
+@dataclass(slots=True)
+class Message:
+    """One message.
+
+    Attributes:
+        controller: PtsId as text, or "".
+        packets: in the order they were sent.
+        notes: names of repairs and oddities; empty for a clean message.
+    """
+
+    controller: str
+    packets: list[Packet]
+    notes: tuple[str, ...] = ()
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_loose_envelope = msgspec.json.Decoder(_LooseEnvelope)
+_raw_list = msgspec.json.Decoder(list[Raw])
+_packet = msgspec.json.Decoder(_Packet)
+_text = msgspec.json.Decoder(str)
+
+
+def decode(payload: bytes) -> Message:
+    """Decode a message. Never raises: what cannot be read becomes a note.
+
+    Args:
+        payload: the message as received, any bytes at all.
+    """
+    try:
+        return _message(_envelope.decode(payload), [])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _second_chance(payload)
+
+
+def _second_chance(payload: bytes) -> Message:
+    """Repair what firmware is known to get wrong; failing that, fish for Id and Type."""
+    if len(payload) > MAX_REPAIRED_BYTES:
+        # Regular expressions over a megabyte of noise would hold up every other controller.
+        repaired, notes = b"", ["too-long-to-repair"]
+    else:
+        repaired, notes = repair.repair(payload)
+    try:
+        loose = _loose_envelope.decode(repaired)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = repair.fish(payload[:MAX_REPAIRED_BYTES])
+        if not found.packets:
+            return Message(found.controller, [], (*notes, UNREADABLE))
+        packets = [Packet(id_, type_, b"") for id_, type_ in found.packets]
+        return Message(found.controller, packets, (*notes, repair.FISHED))
+    return _message(_tightened(loose, notes), notes)
+
+
+def _tightened(loose: _LooseEnvelope, notes: list[str]) -> _Envelope:
+    """Read Packets of an unexpected shape: a single object, null, or a list with odd members."""
+    packets: list[_Packet] | UnsetType = UNSET
+    raw = bytes(loose.Packets) if isinstance(loose.Packets, Raw) else b""
+    if raw[:1] == b"{":
+        raw = b"[" + raw + b"]"
+        notes.append("packets-not-a-list")
+    if raw[:1] == b"[":
+        packets = []
+        for member in _raw_list.decode(raw):
+            try:
+                packets.append(_packet.decode(member))
+            except (msgspec.DecodeError, RecursionError):
+                notes.append("packet-not-an-object")
+    return _Envelope(packets, loose.PtsId, loose.Protocol)
+
+
+def _message(envelope: _Envelope, notes: list[str]) -> Message:
+    controller = _string(envelope.PtsId, notes, "pts-id-not-text")
+    if isinstance(envelope.Protocol, Raw) and bytes(envelope.Protocol) != b'"jsonPTS"':
+        notes.append(OTHER_PROTOCOL)
+    members = envelope.Packets
+    if not members:
+        notes.append(NO_PACKETS)
+        return Message(controller, [], tuple(notes))
+    if len(members) > MAX_PACKETS:
+        notes.append(TOO_MANY_PACKETS)
+        members = members[:MAX_PACKETS]
+    packets = [_one(member, notes) for member in members]
+    return Message(controller, packets, tuple(notes))
+
+
+def _one(member: _Packet, notes: list[str]) -> Packet:
+    type_ = _string(member.Type, notes, NO_TYPE)
+    if not type_ or len(type_) > _MAX_TYPE_CHARACTERS:
+        if NO_TYPE not in notes:
+            notes.append(NO_TYPE)
+        type_ = ""
+    data = _present(member.Data)
+    if not data:
+        data = _present(member.Configuration)
+    packet = Packet(_echoable(member.Id), type_, data, _present(member.ConfigurationId))
+    packet.error = isinstance(member.Error, Raw) and bytes(member.Error) == b"true"
+    if not packet.id and NO_ID not in notes:
+        notes.append(NO_ID)
+    return packet
+
+
+def _present(raw: Raw | UnsetType) -> bytes:
+    if raw is UNSET:
+        return b""
+    value = bytes(raw)
+    return b"" if value == b"null" else value
+
+
+def _string(raw: Raw | UnsetType, notes: list[str], note: str) -> str:
+    value = _present(raw)
+    if not value:
+        return ""
+    if value[:1] != b'"':
+        notes.append(note)
+        return ""
+    return _text.decode(value)
+
+
+def _echoable(raw: Raw | UnsetType) -> bytes:
+    """The Id's bytes if it is a number or a string of sane length, else nothing."""
+    value = _present(raw)
+    if not value or len(value) > _MAX_ID_BYTES or value[:1] not in b'-0123456789"':
+        return b""
+    return value

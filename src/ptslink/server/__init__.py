@@ -1,0 +1,1 @@
+"""The link server: listener, connections, the registry of live controllers, the HTTP surface."""

@@ -1,0 +1,141 @@
+"""From a received message to the entry that is filed: pure, given the time and the controller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from ptslink.handshake.identity import controller_id
+from ptslink.journal.entry import Entry, Fact, Flag, Status, Transport
+from ptslink.jsonpts import moment, repair
+from ptslink.jsonpts.confirmation import is_upload
+from ptslink.jsonpts.envelope import Message, Packet, decode
+from ptslink.jsonpts.natural import natural_key
+
+#: Type under which a message is filed that nothing could be made of.
+UNREADABLE_TYPE: Final = "Unreadable"
+#: Note: the body names another controller than the handshake; the handshake is believed.
+OTHER_CONTROLLER: Final = "pts-id-differs-from-handshake"
+
+_FLAGS: Final = {
+    moment.IMPOSSIBLE: Flag.IMPOSSIBLE_TIME,
+    moment.CLOCK_RESET: Flag.CLOCK_RESET,
+    moment.FUTURE: Flag.FUTURE_TIME,
+}
+
+
+class _StatusFields(msgspec.Struct, gc=False):
+    UTCOffset: int | str | float | None = None
+
+
+_status_fields = msgspec.json.Decoder(_StatusFields)
+
+
+@dataclass(slots=True)
+class Clock:
+    """What is known of a controller's clock.
+
+    Attributes:
+        offset_minutes: the UTCOffset it told last, or None.
+        zone: the zone configured for the site, or None.
+    """
+
+    offset_minutes: int | None = None
+    zone: ZoneInfo | None = None
+
+
+def file(
+    payload: bytes,
+    *,
+    controller: str,
+    clock: Clock,
+    received: int,
+    transport: Transport,
+    link: int,
+    settled: Callable[[Entry], None],
+) -> Entry:
+    """Decode a message and make the entry that keeps it.
+
+    Args:
+        payload: the message as received.
+        controller: id from the handshake, "" when it gave none; then the body's is used.
+        clock: of this controller; its offset is updated from UploadStatus.
+        received: milliseconds since 1970 UTC.
+        settled: see `Entry.settled`.
+    """
+    message = decode(payload)
+    notes = message.notes
+    named = controller_id(message.controller) or ""
+    if named and controller and named != controller:
+        notes = (*notes, OTHER_CONTROLLER)
+    entry = Entry(
+        controller or named, received, transport, link, payload, notes=notes, settled=settled
+    )
+    entry.packets = message.packets
+    _add_facts(entry, message, clock)
+    return entry
+
+
+def _add_facts(entry: Entry, message: Message, clock: Clock) -> None:
+    doubts = _doubts(message)
+    now = entry.received // 1000
+    for index, packet in enumerate(message.packets):
+        if packet.type == "UploadStatus" and packet.data:
+            offset = _offset(packet.data)
+            if offset is not None:
+                clock.offset_minutes = offset
+            entry.status = Status(packet.data, offset)
+        elif is_upload(packet.type):
+            entry.facts.append(_fact(index, packet, clock, now, doubts))
+    if not message.packets or all(not packet.type for packet in message.packets):
+        # Filed once, however often it is sent again.
+        key = natural_key(Packet(b"", UNREADABLE_TYPE, entry.raw))
+        entry.facts.append(Fact(0, UNREADABLE_TYPE, key.digest, flags=doubts | Flag.NO_TIME))
+
+
+def _fact(index: int, packet: Packet, clock: Clock, now: int, doubts: int) -> Fact:
+    key = natural_key(packet)
+    flags = doubts
+    utc = None
+    if not packet.data:
+        flags |= Flag.NO_DATA
+    if not key.local_time:
+        flags |= Flag.NO_TIME
+    else:
+        for name in moment.flags(key.local, now=now):
+            flags |= _FLAGS[name]
+        if key.local is not None:
+            utc = moment.to_utc(key.local, offset_minutes=clock.offset_minutes, zone=clock.zone)
+    return Fact(index, packet.type, key.digest, key.local_time, key.local, utc, flags)
+
+
+def _doubts(message: Message) -> int:
+    if repair.FISHED in message.notes:
+        return Flag.FISHED
+    return Flag.REPAIRED if any(note in _REPAIRS for note in message.notes) else 0
+
+
+_REPAIRS: Final = frozenset(
+    {
+        repair.TRAILING_COMMA,
+        repair.MISSING_COMMA,
+        repair.TRAILING_BYTES,
+        repair.LEADING_BYTES,
+        repair.NOT_UTF8,
+        repair.CONTROL_CHARACTER,
+    }
+)
+
+
+def _offset(data: bytes) -> int | None:
+    """UTCOffset in minutes; sent as a number, and in one official example as a string."""
+    try:
+        sent = _status_fields.decode(data).UTCOffset
+        offset = int(sent) if sent is not None else None
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError):
+        return None
+    return offset if offset is not None and -1440 <= offset <= 1440 else None

@@ -1,0 +1,548 @@
+"""One connection: HTTP until it is a WebSocket link, every byte in our own hands.
+
+A front that owns the bytes can record every refused handshake, answer each exactly, verify a
+signature over the raw head, and serve GET and POST on the same port. What requests and messages
+mean is the `Handler`'s; what a head or a frame is, `ptslink.handshake` and
+`ptslink.server.framing` know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import errno
+from typing import Any, Final
+
+from ptslink.handshake.answer import render
+from ptslink.handshake.head import Head, HeadError, head_end, looks_wrong, parse_head
+from ptslink.server.framing import Framing, name_fault
+from ptslink.server.seam import Answer, Ending, FrontLimits, Handler
+from ptslink.server.wheel import Wheel
+
+#: Bytes received into at once. One buffer serves all connections: the loop hands each its bytes
+#: and is done with them before it reads for the next.
+SCRATCH_BYTES: Final = 65_536
+#: Seconds to read on after a refusal, so that the answer is not lost in a reset.
+LINGER_SECONDS: Final = 2.0
+
+
+class _State(enum.Enum):
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    WAITING = enum.auto()
+    LINK = enum.auto()
+    LINGER = enum.auto()
+    GONE = enum.auto()
+
+
+class Front(asyncio.BufferedProtocol):
+    """One connection. Implements `ptslink.server.seam.Peer`.
+
+    Args:
+        handler: what requests and messages mean.
+        limits: what this connection may take.
+        wheel: the shared timer.
+        scratch: the shared receive buffer.
+        loop: the event loop.
+        number: number of the connection, unique within the process.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_bytes_in",
+        "_bytes_out",
+        "_cause",
+        "_closing_since",
+        "_error",
+        "_fault",
+        "_first_bytes",
+        "_framing",
+        "_handler",
+        "_head",
+        "_holds",
+        "_last_ping",
+        "_last_pong",
+        "_last_seen",
+        "_limits",
+        "_loop",
+        "_messages_in",
+        "_messages_out",
+        "_need",
+        "_opened_at",
+        "_pings",
+        "_pongs_seen",
+        "_scanned",
+        "_scratch",
+        "_since",
+        "_state",
+        "_transport",
+        "_watched",
+        "_wheel",
+        "address",
+        "context",
+        "local_port",
+        "number",
+    )
+
+    def __init__(
+        self,
+        handler: Handler,
+        limits: FrontLimits,
+        wheel: Wheel,
+        scratch: memoryview,
+        loop: asyncio.AbstractEventLoop,
+        number: int,
+    ) -> None:
+        self._handler = handler
+        self._limits = limits
+        self._wheel = wheel
+        self._scratch = scratch
+        self._loop = loop
+        self.number = number
+        self.address = ""
+        self.local_port = 0
+        self.context: Any = None
+        self._transport: Any = None
+        self._state = _State.HEAD
+        self._buffer: bytearray | None = None
+        self._scanned = 0
+        self._head: Head | None = None
+        self._need = 0
+        self._framing: Framing | None = None
+        self._since = 0.0
+        self._holds = 0
+        self._watched: float | None = None
+        self._bytes_in = self._bytes_out = 0
+        self._messages_in = self._messages_out = 0
+        self._opened_at = 0.0
+        self._last_seen = 0.0
+        self._last_ping: float | None = None
+        self._last_pong: float | None = None
+        self._pings = self._pongs_seen = 0
+        self._closing_since: float | None = None
+        self._cause: str | None = None
+        self._error: str | None = None
+        self._fault: str | None = None
+        self._first_bytes = b""
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        local = transport.get_extra_info("sockname")
+        if isinstance(peer, tuple):
+            self.address = peer[0].removeprefix("::ffff:")
+        if isinstance(local, tuple):
+            self.local_port = local[1]
+        self._since = self._loop.time()
+        refusal = self._handler.arrived(self)
+        if refusal is not None:
+            self._finish(render(refusal.status, refusal.headers, refusal.body, keep=False))
+        self._watch(self._since + self._limits.head_seconds)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._bytes_in += nbytes
+        if self._state is _State.LINK:
+            self._link_bytes(self._scratch[:nbytes])
+        elif self._state is not _State.LINGER and self._state is not _State.GONE:
+            if self._buffer is None:
+                self._buffer = bytearray()
+            self._buffer += self._scratch[:nbytes]
+            self._requests()
+
+    def eof_received(self) -> bool:
+        """The peer ended its side. True keeps ours open for what is still to be written."""
+        if self._cause is None:
+            self._cause = "fin"
+        if self._state is _State.LINK and self._framing is not None:
+            self._framing.receive_eof()
+            return False
+        if self._state is _State.WAITING:
+            # A client may end its side and still read the answer it is owed.
+            return True
+        if self._state in (_State.HEAD, _State.BODY):
+            self._unfinished(
+                "closed-before-request", "The peer left before a request was complete."
+            )
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._cause in (None, "fin"):
+            self._cause = _name_loss(exc)
+        if self._state in (_State.HEAD, _State.BODY):
+            self._unfinished(
+                "closed-before-request", "The peer left before a request was complete."
+            )
+        was_link = self._framing is not None
+        self._state = _State.GONE
+        if was_link:
+            self._handler.ended(self, self._ending())
+        self._handler.left(self)
+        self._framing = self._head = self._buffer = None
+        self.context = None
+
+    def pause_writing(self) -> None:
+        """The peer does not read its answers: do not take more questions."""
+        self.hold()
+
+    def resume_writing(self) -> None:
+        self.go_on()
+
+    # What the handler calls.
+
+    def send(self, payload: bytes) -> bool:
+        framing = self._framing
+        if framing is None or not framing.send(payload):
+            return False
+        self._messages_out += 1
+        self._flush()
+        return True
+
+    def close(self, code: int, reason: str) -> None:
+        if self._framing is None:
+            if self._state in (_State.HEAD, _State.BODY):
+                self._state = _State.LINGER
+                self._transport.close()
+            return
+        self._framing.close(code, reason)
+        self._start_closing()
+        self._flush()
+
+    def answer(self, answer: Answer) -> None:
+        if self._state is not _State.WAITING:
+            return
+        self._respond(answer)
+        self.go_on()
+        self._requests()
+
+    def hold(self) -> None:
+        self._holds += 1
+        if self._holds == 1 and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        self._holds -= 1
+        if self._holds == 0 and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # HTTP.
+
+    def _requests(self) -> None:
+        """Work through whatever whole requests are in the buffer."""
+        while self._buffer and self._state in (_State.HEAD, _State.BODY):
+            if self._state is _State.HEAD and not self._read_head(self._buffer):
+                return
+            if len(self._buffer) < self._need:
+                return
+            head, self._head = self._head, None
+            assert head is not None
+            body = bytes(self._buffer[: self._need])
+            del self._buffer[: self._need]
+            self._head = head
+            self._state = _State.WAITING
+            answer = self._handler.request(self, head, body)
+            if answer is None:
+                self.hold()
+                return
+            self._respond(answer)
+
+    def _read_head(self, buffer: bytearray) -> bool:
+        """Take the head off the buffer; False if it is not complete or was refused."""
+        end = head_end(buffer, self._scanned)
+        try:
+            if end < 0 or end > self._limits.head_bytes:
+                wrong = looks_wrong(buffer)
+                if wrong is not None:
+                    raise wrong
+                if max(end, len(buffer)) > self._limits.head_bytes:
+                    raise _too_large(buffer, self._limits.head_bytes)
+                self._scanned = len(buffer)
+                return False
+            head = parse_head(bytes(buffer[:end]))
+            self._need = _body_length(head, self._limits.message_bytes)
+        except HeadError as error:
+            self._refuse(error)
+            return False
+        del buffer[:end]
+        self._scanned = 0
+        self._head = head
+        self._state = _State.BODY
+        if self._need > len(buffer) and "100-continue" in head.tokens("expect"):
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return True
+
+    def _respond(self, answer: Answer) -> None:
+        head, self._head = self._head, None
+        assert head is not None
+        if answer.status == 101:
+            self._open_link(answer)
+            return
+        keep = (
+            not answer.close
+            and head.version == "1.1"
+            and "close" not in head.tokens("connection")
+            and self._cause is None
+        )
+        rendered = render(
+            answer.status,
+            answer.headers,
+            answer.body,
+            keep=keep,
+            with_body=head.method != "HEAD",
+        )
+        if not keep:
+            self._finish(rendered)
+            return
+        self._write(rendered)
+        self._state = _State.HEAD
+        self._since = self._loop.time()
+        self._watch(self._since + self._limits.head_seconds)
+
+    def _refuse(self, error: HeadError) -> None:
+        start = bytes(self._buffer[:64]) if self._buffer else b""
+        self._state = _State.WAITING
+        answer = self._handler.unreadable(self, error, start)
+        if answer is None:
+            self._finish(b"")
+        else:
+            self._finish(render(answer.status, answer.headers, answer.body, keep=False))
+
+    def _unfinished(self, code: str, reason: str) -> None:
+        """Report a connection that ended without a whole request, unless one was served on it."""
+        pending = bool(self._buffer) or self._head is not None
+        first = self._bytes_out == 0
+        if pending or first:
+            start = bytes(self._buffer[:64]) if self._buffer else b""
+            self._handler.unreadable(self, HeadError(400, code, reason), start)
+        self._state = _State.LINGER
+
+    def _finish(self, last: bytes) -> None:
+        """Write the last answer, end our side, and read on for a while so that it arrives."""
+        self._state = _State.LINGER
+        self._buffer = None
+        self._since = self._loop.time()
+        if last:
+            self._write(last)
+        if self._cause == "fin" or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._watch(self._since + LINGER_SECONDS)
+
+    # The link.
+
+    def _open_link(self, answer: Answer) -> None:
+        counters = self._limits.counters
+
+        def stray_rsv1() -> None:
+            counters["rsv1"] = counters.get("rsv1", 0) + 1
+
+        self._framing = Framing(
+            self._limits.message_bytes,
+            tolerate_rsv1=stray_rsv1 if self._limits.tolerate_rsv1 else None,
+        )
+        self._state = _State.LINK
+        rest, self._buffer = self._buffer, None
+        now = self._loop.time()
+        self._opened_at = self._last_seen = now
+        self._bytes_in = len(rest or b"")
+        self._handler.opened(self)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+        self._write(f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode("latin-1"))
+        self._bytes_out = 0
+        self._watch(now + (self._limits.ping_interval or self._limits.idle_seconds or 3600.0))
+        if rest:
+            # The first message may come in the same segment as the request.
+            self._link_bytes(rest)
+
+    def _link_bytes(self, data: memoryview | bytearray) -> None:
+        framing = self._framing
+        assert framing is not None
+        self._last_seen = self._loop.time()
+        was_open = framing.open
+        framing.receive(data, self._message)
+        if framing.pongs != self._pongs_seen:
+            self._pongs_seen = framing.pongs
+            self._last_pong = self._last_seen
+        if was_open and not framing.open:
+            self._error = framing.error
+            if self._error is not None:
+                self._first_bytes = bytes(data[:64])
+                self._fault = name_fault(self._error, self._first_bytes)
+            self._start_closing()
+        self._flush()
+
+    def _message(self, payload: bytes) -> None:
+        self._messages_in += 1
+        self._handler.message(self, payload)
+
+    def _flush(self) -> None:
+        assert self._framing is not None
+        for chunk in self._framing.out():
+            if chunk:
+                self._write(chunk)
+            elif self._framing.close_rcvd is not None or not self._transport.can_write_eof():
+                # Both closing frames are through, or TLS has no half-close.
+                self._transport.close()
+            elif not self._transport.is_closing():
+                # After an error: let the closing frame arrive before the connection goes.
+                self._transport.write_eof()
+
+    def _start_closing(self) -> None:
+        if self._closing_since is None:
+            self._closing_since = self._loop.time()
+            self._watch(self._closing_since + self._limits.close_seconds)
+
+    def _write(self, data: bytes) -> None:
+        self._bytes_out += len(data)
+        self._transport.write(data)
+
+    # Time.
+
+    def _watch(self, when: float) -> None:
+        """Be looked at no later than `when`. A place in the wheel that a nearer deadline has made
+        superfluous is recognised, and dropped, when its time comes."""
+        if self._watched is None or when < self._watched:
+            self._watched = when
+            self._wheel.add(self, when)
+
+    def due(self, now: float) -> float | None:
+        """Act on time passed. Called by the wheel."""
+        if self._watched is None or now < self._watched:
+            return None
+        self._watched = None
+        again = self._act(now)
+        if again is None or self._watched is not None:
+            return None
+        self._watched = again
+        return again
+
+    def _act(self, now: float) -> float | None:
+        if self._state is _State.LINK:
+            return self._link_due(now)
+        if self._state in (_State.HEAD, _State.BODY):
+            left = self._since + self._limits.head_seconds - now
+            if left > 0:
+                return now + left
+            self._late()
+            return None
+        if self._state is _State.LINGER:
+            left = self._since + LINGER_SECONDS - now
+            if left > 0:
+                return now + left
+            self._transport.abort()
+        return None
+
+    def _late(self) -> None:
+        if not self._buffer and self._head is None:
+            if self._bytes_out == 0:
+                self._unfinished("silent", "Nothing was sent within the time for a request.")
+            self._state = _State.LINGER
+            self._transport.close()
+            return
+        self._refuse(
+            HeadError(408, "request-timeout", "The request was not complete within the time limit.")
+        )
+
+    def _link_due(self, now: float) -> float | None:
+        limits = self._limits
+        framing = self._framing
+        assert framing is not None
+        if self._closing_since is not None:
+            left = self._closing_since + limits.close_seconds - now
+            if left > 0:
+                return now + left
+            self._cause = self._cause or "aborted"
+            self._transport.abort()
+            return None
+        if limits.idle_seconds and now - self._last_seen >= limits.idle_seconds:
+            self.close(1001, "idle")
+            return None
+        if not limits.ping_interval:
+            return now + (limits.idle_seconds or 3600.0)
+        ping = self._last_ping
+        if ping is not None and self._last_seen < ping:
+            if now - ping < limits.ping_timeout:
+                return ping + limits.ping_timeout
+            self._error = self._error or "keepalive ping timeout"
+            self._fault = "ping-timeout"
+            framing.fail(1011, "keepalive ping timeout")
+            self._start_closing()
+            self._flush()
+            return None
+        next_ping = (self._opened_at if ping is None else ping) + limits.ping_interval
+        if now < next_ping:
+            return next_ping
+        self._last_ping = now
+        self._pings += 1
+        framing.ping()
+        self._flush()
+        return now + min(limits.ping_interval, limits.ping_timeout)
+
+    def _ending(self) -> Ending:
+        framing = self._framing
+        assert framing is not None
+        sent, received = framing.close_sent, framing.close_rcvd
+        if sent is None and received is None:
+            closed_by = "transport"
+        else:
+            closed_by = "peer" if framing.closed_by_peer else "server"
+        return Ending(
+            seconds=self._loop.time() - self._opened_at,
+            messages_in=self._messages_in,
+            messages_out=self._messages_out,
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+            closed_by=closed_by,
+            close_sent=sent,
+            close_rcvd=received,
+            transport=self._cause or "closed",
+            error=self._error,
+            fault=self._fault,
+            first_bytes=self._first_bytes,
+            pings=self._pings,
+            pongs=self._pongs_seen,
+            last_ping=self._last_ping,
+            last_pong=self._last_pong,
+        )
+
+
+def _too_large(buffer: bytearray, limit: int) -> HeadError:
+    if b"\n" not in buffer:
+        return HeadError(414, "request-line-too-long", f"No line ended within {limit} bytes.")
+    return HeadError(431, "head-too-large", f"The request head has more than {limit} bytes.")
+
+
+def _body_length(head: Head, limit: int) -> int:
+    """The length of the body that follows a head.
+
+    Raises:
+        HeadError: it cannot be told, or is more than is accepted.
+    """
+    if head.get("transfer-encoding") is not None:
+        raise HeadError(
+            411, "chunked-body", "A body must come with Content-Length, not Transfer-Encoding."
+        )
+    lengths = set(head.all("content-length"))
+    if not lengths:
+        if head.method == "POST":
+            raise HeadError(411, "length-missing", "A POST must have a Content-Length.")
+        return 0
+    (text, *others) = lengths
+    if others or not (text.isascii() and text.isdigit()):
+        raise HeadError(400, "malformed-length", "Content-Length is not one whole number.")
+    if len(text) > 12 or int(text) > limit:
+        raise HeadError(413, "body-too-large", f"The body has more than {limit} bytes.")
+    return int(text)
+
+
+def _name_loss(exc: Exception) -> str:
+    if isinstance(exc, ConnectionResetError | BrokenPipeError):
+        return "rst"
+    if isinstance(exc, TimeoutError) or getattr(exc, "errno", None) == errno.ETIMEDOUT:
+        return "timeout"
+    return "aborted"

@@ -1,0 +1,145 @@
+"""The seam between bytes and meaning: request, message, close, send.
+
+`ptslink.server.front` owns the bytes of one connection and calls a `Handler`; a handler owns the
+meaning and never sees a socket.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ptslink.handshake.head import Head, HeadError
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to answer to a request.
+
+    Attributes:
+        status: HTTP status; 101 turns the connection into a WebSocket link.
+        headers: (name, value); Content-Length and Connection are added.
+        body: the whole body.
+        close: end the connection after it even if the client would go on.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    close: bool = False
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a link ended.
+
+    A close code alone says little: after an error the peer's closing frame may never come. So what
+    was sent and what was received are kept apart, with the transport's own end.
+
+    Attributes:
+        seconds: from the 101 to the end.
+        messages_in, messages_out, bytes_in, bytes_out: payloads and bytes on the wire.
+        closed_by: ``peer``, ``server`` or ``transport``.
+        close_sent, close_rcvd: (code, reason) or None.
+        transport: ``fin``, ``rst``, ``timeout``, ``closed`` (by us, in good order) or ``aborted``
+            (by us, after waiting).
+        error: the protocol error, or None.
+        fault: short name of the error, such as ``http-text-after-upgrade``; or None.
+        first_bytes: up to 64 bytes of the segment that broke the protocol.
+        pings, pongs: how many were sent and answered.
+        last_ping, last_pong: loop times, or None.
+    """
+
+    seconds: float = 0.0
+    messages_in: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    closed_by: str = "transport"
+    close_sent: tuple[int, str] | None = None
+    close_rcvd: tuple[int, str] | None = None
+    transport: str = "closed"
+    error: str | None = None
+    fault: str | None = None
+    first_bytes: bytes = b""
+    pings: int = 0
+    pongs: int = 0
+    last_ping: float | None = None
+    last_pong: float | None = None
+
+
+class Peer(Protocol):
+    """One connection, as a handler sees it."""
+
+    number: int
+    address: str
+    local_port: int
+    context: Any
+
+    def send(self, payload: bytes) -> bool:
+        """Send a text message; False if the link is closing or gone, and nothing was sent."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake."""
+        ...
+
+    def answer(self, answer: Answer) -> None:
+        """Answer a request for which `Handler.request` returned None."""
+        ...
+
+    def hold(self) -> None:
+        """Stop reading from the peer until `go_on`."""
+        ...
+
+    def go_on(self) -> None:
+        """Read again."""
+        ...
+
+
+class Handler(Protocol):
+    """What a connection calls. Every method runs on the event loop and must not block."""
+
+    def arrived(self, peer: Peer) -> Answer | None:
+        """A connection was accepted by the kernel; an answer refuses it unread."""
+        ...
+
+    def request(self, peer: Peer, head: Head, body: bytes) -> Answer | None:
+        """A whole request is there. None means that `Peer.answer` is called later."""
+        ...
+
+    def unreadable(self, peer: Peer, error: HeadError, start: bytes) -> Answer | None:
+        """The bytes are no request; ``start`` is what came first. None closes without an answer."""
+        ...
+
+    def opened(self, peer: Peer) -> None:
+        """The link is open; the 101 leaves after this returns."""
+        ...
+
+    def message(self, peer: Peer, payload: bytes) -> None:
+        """A whole message."""
+        ...
+
+    def ended(self, peer: Peer, ending: Ending) -> None:
+        """An open link is gone."""
+        ...
+
+    def left(self, peer: Peer) -> None:
+        """The connection is gone, link or not; always the last call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLimits:
+    """What one connection may take; see ``[limits]`` and ``[keepalive]`` of the configuration."""
+
+    head_bytes: int = 16_384
+    head_seconds: float = 10.0
+    message_bytes: int = 1_048_576
+    idle_seconds: float = 0.0
+    close_seconds: float = 10.0
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
+    tolerate_rsv1: bool = False
+    strict_frames: bool = False
+    counters: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,56 @@
+"""Talking to systemd: readiness, watchdog, sockets handed over (sd_notify(3), sd_listen_fds(3))."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+from typing import Final
+
+_FIRST_FD: Final = 3
+
+
+def notify(state: str, environment: MutableMapping[str, str] = os.environ) -> bool:
+    """Send a state such as ``READY=1``; False when not started by systemd or nobody listens."""
+    address = environment.get("NOTIFY_SOCKET", "")
+    if not address:
+        return False
+    if address[0] == "@":
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.connect(address)
+            channel.send(state.encode())
+    except OSError:
+        return False
+    return True
+
+
+def watchdog_seconds(environment: MutableMapping[str, str] = os.environ) -> float | None:
+    """How often the watchdog wants to hear of us, or None when there is none."""
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    pid = environment.get("WATCHDOG_PID", "")
+    if not microseconds.isdigit() or (pid and pid != str(os.getpid())):
+        return None
+    return int(microseconds) / 1e6
+
+
+def inherited_sockets(
+    environment: MutableMapping[str, str] = os.environ,
+) -> list[tuple[str, socket.socket]]:
+    """Listening sockets handed over: (name, socket), names from ``FileDescriptorName=``.
+
+    The variables are removed so that no child takes the descriptors for its own.
+    """
+    pid = environment.pop("LISTEN_PID", "")
+    count = environment.pop("LISTEN_FDS", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    found = []
+    for at in range(int(count)):
+        listener = socket.socket(fileno=_FIRST_FD + at)
+        listener.setblocking(False)
+        os.set_inheritable(listener.fileno(), False)
+        found.append((names[at] if at < len(names) else "", listener))
+    return found

@@ -1,0 +1,65 @@
+"""One timer for all connections.
+
+A timer of its own for every connection costs more memory than the connection's state. Here each
+connection sits in the slot of the tick it is next due at; a connection that was busy meanwhile is
+not moved, it just says when it wants to be looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+#: Seconds between ticks: the resolution of every time limit.
+TICK: Final = 0.25
+
+
+class Due(Protocol):
+    """Something that wants to be looked at."""
+
+    def due(self, now: float) -> float | None:
+        """Act on time passed; the loop time to be looked at next, or None for never."""
+        ...
+
+
+class Wheel:
+    """The shared timer wheel.
+
+    Args:
+        loop: the event loop it ticks on.
+        tick: seconds between ticks.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, tick: float = TICK) -> None:
+        self._loop = loop
+        self._tick = tick
+        self._slots: dict[int, list[Due]] = {}
+        self._done = int(loop.time() / tick)
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin ticking."""
+        self._handle = self._loop.call_later(self._tick, self._run)
+
+    def stop(self) -> None:
+        """Stop ticking; what is in the slots is forgotten."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self._slots.clear()
+
+    def add(self, item: Due, when: float) -> None:
+        """Have the item looked at in the first tick at or after the loop time `when`."""
+        slot = max(int(when / self._tick) + 1, self._done + 1)
+        self._slots.setdefault(slot, []).append(item)
+
+    def _run(self) -> None:
+        now = self._loop.time()
+        current = int(now / self._tick)
+        while self._done < current:
+            self._done += 1
+            for item in self._slots.pop(self._done, ()):
+                again = item.due(now)
+                if again is not None:
+                    self.add(item, again)
+        self._handle = self._loop.call_later(self._tick, self._run)
