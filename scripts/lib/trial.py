@@ -254,7 +254,7 @@ def simulate(url: str, count: int, seed: int) -> Mapping[str, Any]:
 
 
 def prove(screen: Screen) -> Proof:
-    lab = run_json([LAB, "status", "--json"], "status")
+    [lab] = run_json([LAB, "status", "--lab", os.environ["PTSLINK_LAB"], "--json"], "status")
     address: str = lab["machines"][MACHINE]["address"]
     proxied = f"ws://{address}/{PATH}"
     direct = f"ws://{address}:{DIRECT_PORT}/{PATH}"
@@ -294,7 +294,7 @@ def main(started: float) -> None:
         proof = prove(screen)
     except StepFailed as failure:
         screen.say(f"FAILED: {failure}")
-        print("\nThe machine is left as it is: scripts/lab --lab try ssh server", flush=True)
+        print("\nThe machine is left as it is: scripts/lab ssh --lab try server", flush=True)
         sys.exit(1)
     print()
     for line in proof.lines():
@@ -305,8 +305,8 @@ def main(started: float) -> None:
             print(f"  {problem}")
         sys.exit(1)
     print(f"\nProven in {proof.seconds:.0f} s. The machine stays up:")
-    print("  PTSLINK_LAB=try scripts/lab ssh server    look around")
-    print("  scripts/try --down                        remove every trace")
+    print("  scripts/lab ssh --lab try server    look around")
+    print("  scripts/try --down                  remove every trace")
 
 
 if __name__ == "__main__":
