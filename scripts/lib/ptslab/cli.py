@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from ptslab import host, lab, rootfs, state
+from ptslab import host, lab, state
 from ptslab.errors import LabError, UsageError
 from ptslab.inventory import host_variables, inventory
 from ptslab.layout import DEFAULT_LAB, DEFAULT_SUITE, SUITES, parse_machines
@@ -19,9 +19,9 @@ from ptslab.layout import DEFAULT_LAB, DEFAULT_SUITE, SUITES, parse_machines
 DESCRIPTION = """\
 Throw-away Debian machines behind a site router, on this computer.
 
-    controller ---- router ----+---- bridge ----+---- this computer ---- Internet
-    (namespace)     (NAT)      |                |     (gateway, control node)
-                            server           server2 ...   real systemd, real sshd
+    controllers --- router ---- bridge ---- this computer ---- Internet
+    (namespace)     (NAT)       |    |      (gateway, control node)
+                            server  server2 ...   real systemd, real sshd
 """
 
 EPILOG = """\
@@ -30,7 +30,7 @@ A first walk:
     scripts/lab prepare                      install what labs need (apt-get)
     scripts/lab up                           one Debian 12 machine called server
     scripts/lab ssh server -- uname -a
-    scripts/lab exec controller -- ping -c1 10.77.0.10
+    scripts/lab exec controller -- curl http://10.77.0.10/
     ansible-playbook -i inventory/lab site.yml
     scripts/lab down                         removes every trace
 
@@ -163,8 +163,10 @@ def _run(chosen: argparse.Namespace) -> int:
         case "cache":
             host.require_root("scripts/lab cache")
             host.require_tools()
-            for suite in dict.fromkeys(chosen.suite or [DEFAULT_SUITE]):
-                print(rootfs.ensure_image(suite, started=started, refresh=chosen.refresh))
+            images = lab.make_images(
+                chosen.suite or [DEFAULT_SUITE], started=started, refresh=chosen.refresh
+            )
+            print("\n".join(str(path) for path in images.values()))
             return 0
         case "up":
             raised = lab.up(

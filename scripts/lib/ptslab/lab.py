@@ -53,13 +53,32 @@ def up(
             host.say(f"lab {name}: clearing what an interrupted run left", started=started)
             _remove(lab, started=started, grace=0.0)
             lab = None
-        images = {
-            suite: rootfs.ensure_image(suite, started=started)
-            for suite in dict.fromkeys(request.suite for request in requests)
-        }
+        images = make_images([request.suite for request in requests], started=started)
         if lab is None:
             return _raise_new(name, requests, images, mirror=mirror, started=started)
         return _extend(lab, requests, images, mirror=mirror, started=started)
+
+
+def make_images(suites: Sequence[str], *, started: float, refresh: bool = False) -> dict[str, Path]:
+    """The root file system of each suite, made if need be; images nothing uses any more go.
+
+    `refresh` makes them anew, which no lab may be standing on at the time.
+    """
+    used = {Path(m.image) for found in state.labs() for m in found.machines}
+    if refresh:
+        wanted = {rootfs.image_path(suite, rootfs.architecture()) for suite in suites}
+        standing = [found.name for found in state.labs()
+                    if wanted & {Path(m.image) for m in found.machines}]  # fmt: skip
+        if standing:
+            raise LabError(f"lab {', '.join(standing)} stands on the image: take it down first")
+    images = {
+        suite: rootfs.ensure_image(suite, started=started, refresh=refresh)
+        for suite in dict.fromkeys(suites)
+    }
+    with host.locked(_GLOBAL_LOCK):
+        for removed in rootfs.prune({*used, *images.values()}):
+            host.say(f"removed {removed}: no lab uses it", started=started)
+    return images
 
 
 def _raise_new(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -76,18 +77,24 @@ def mount(lab: Lab, machine: Machine) -> None:
 
 def start(lab: Lab, machine: Machine) -> None:
     """Start the machine's supervisor, which boots it. Returns at once."""
-    lab.machine_directory(machine).joinpath("running.json").unlink(missing_ok=True)
     log = lab.machine_directory(machine) / "supervisor.log"
     with log.open("ab") as output:
-        subprocess.Popen(
+        supervisor = subprocess.Popen(
             (sys.executable, "-I", str(_SUPERVISOR), lab.name, machine.name),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,
             cwd="/",
             env=host.environment(),
-        )  # fmt: skip
+        )
+    # It is on record before it does anything; if we end before the word, so does it.
+    process = host.Process.of(supervisor.pid)
+    if process is not None:
+        lab.save_running(machine, Running(process, None, 0, "booting", None, ()))
+    assert supervisor.stdin is not None
+    with supervisor.stdin, contextlib.suppress(BrokenPipeError):
+        supervisor.stdin.write(b"go\n")
 
 
 def stop(lab: Lab, machine: Machine, *, grace: float) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -138,6 +139,9 @@ def remove_cable(lab: Lab, kept: Machine) -> None:
 
 
 def main(lab_name: str, machine_name: str) -> int:
+    """Keep the machine once whoever started us has put us on record and says go."""
+    if sys.stdin.readline() != "go\n":
+        return 1
     lab = state.load(lab_name)
     if lab is None:
         print(f"no lab {lab_name!r}", flush=True)
