@@ -39,7 +39,9 @@ def unknown_variables(
             )
             continue
         role = next((role for role in known if name.startswith(f"{role}_")), None)
-        near = difflib.get_close_matches(name, every, n=1, cutoff=0.6 if role else SLIP)
+        # A name cut short says more about what was meant than one that looks alike.
+        near = [one for one in every if role and one.startswith(f"{name}_")]
+        near += difflib.get_close_matches(name, every, n=1, cutoff=0.6 if role else SLIP)
         if role and near:
             complaints.append(f"{name} is not a variable of {role}: did you mean {near[0]}?")
         elif role:

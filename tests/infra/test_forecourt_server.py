@@ -1,0 +1,126 @@
+"""A provisioned host lets controllers in, lets nobody else in, and comes back after a reboot."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+#: systemd's own measure, 0 to 10: how much of the system a broken-into service could reach.
+EXPOSURE_AT_MOST = 2.0
+
+
+def answer(address: str, port: int, path: str) -> tuple[int, str]:
+    """Status and body of a plain GET, as a browser at the pumps would make it."""
+    connection = http.client.HTTPConnection(address, port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read(4096).decode(errors="replace")
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("unit", ["ptslink.service", "nginx.service"])
+def test_the_unit_is_enabled_and_active(host: Any, unit: str) -> None:
+    service = host.service(unit)
+    assert service.is_enabled
+    assert service.is_running
+
+
+def test_the_server_runs_as_its_own_user(host: Any) -> None:
+    pid = host.check_output("systemctl show --property=MainPID --value ptslink.service")
+    assert host.check_output(f"ps -o user= -p {pid}") == "ptslink"
+
+
+def test_the_server_has_not_been_restarted_by_a_failure(host: Any) -> None:
+    assert host.check_output("systemctl show --property=NRestarts --value ptslink.service") == "0"
+
+
+def test_the_sandbox_is_in_force(host: Any) -> None:
+    report = host.check_output("systemd-analyze security --no-pager ptslink.service")
+    score = re.search(r"Overall exposure level.*?: ([0-9.]+)", report)
+    assert score
+    assert float(score.group(1)) <= EXPOSURE_AT_MOST
+    # What the file asks for and what the kernel grants are two things.
+    pid = host.check_output("systemctl show --property=MainPID --value ptslink.service")
+    status = host.check_output(f"cat /proc/{pid}/status")
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
+    assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
+    assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+
+
+def test_the_journal_is_the_servers_alone(host: Any) -> None:
+    directory = host.file("/var/lib/ptslink")
+    assert (directory.user, directory.group, directory.mode) == ("ptslink", "ptslink", 0o750)
+    journal = host.file("/var/lib/ptslink/journal.db")
+    assert journal.is_file
+    assert (journal.user, journal.group) == ("ptslink", "ptslink")
+    assert journal.mode & 0o007 == 0, "the journal holds personal data"
+
+
+def test_the_configuration_is_not_the_servers_to_change(host: Any) -> None:
+    configuration = host.file("/etc/ptslink/ptslink.toml")
+    assert (configuration.user, configuration.group) == ("root", "ptslink")
+    assert configuration.mode == 0o640
+
+
+def test_nginx_accepts_its_configuration(host: Any) -> None:
+    assert host.run("nginx -t").rc == 0
+
+
+def test_the_firewall_lets_in_ssh_and_the_link_only(host: Any, site: Any) -> None:
+    status = host.check_output("ufw status verbose")
+    assert "Status: active" in status
+    assert "deny (incoming)" in status
+    allowed = re.findall(r"^(\S+?)(?: \(v6\))?\s+ALLOW IN", status, re.MULTILINE)
+    assert set(allowed) == {f"{port}/tcp" for port in (*site.ssh_ports, *site.link_ports)}
+
+
+def test_the_firewall_is_on_after_a_reboot(host: Any) -> None:
+    assert host.service("ufw").is_enabled
+    rules = host.check_output("nft list ruleset 2>/dev/null || iptables-save")
+    assert "ufw" in rules
+
+
+def test_a_port_nobody_asked_for_is_shut(host: Any, site: Any) -> None:
+    """The admin port listens, but not for the outside."""
+    assert host.socket("tcp://127.0.0.1:9180").is_listening
+    with pytest.raises(OSError, match=r"timed out|refused"):
+        socket.create_connection((site.address, 9180), timeout=2)
+
+
+@pytest.mark.parametrize("way", ["direct", "through nginx"])
+def test_a_controller_gets_in(site: Any, probe: Callable[..., Mapping[str, Any]], way: str) -> None:
+    ports = (site.server_port,) if way == "direct" else site.proxy_ports
+    for port in ports:
+        report = probe(site.url(port))
+        assert report["status"] == 101, report
+        assert report["accept_ok"], report
+        assert report["ok"], report["cause"]
+
+
+def test_a_wrong_path_is_told_the_right_one(site: Any) -> None:
+    for port in site.link_ports:
+        status, body = answer(site.address, port, "/no/such/path")
+        assert status == 404
+        assert json.loads(body), "the body is JSON, whoever answered"
+        assert f"/{site.path}" in body
+
+
+def test_a_plain_get_is_told_to_upgrade(site: Any) -> None:
+    for port in site.link_ports:
+        status, _ = answer(site.address, port, f"/{site.path}")
+        assert status == 426
+
+
+def test_the_address_itself_is_enough(site: Any) -> None:
+    """Controllers send the bare address as Host; no other site may answer for it."""
+    for port in site.proxy_ports:
+        _, body = answer(site.address, port, "/")
+        assert "Welcome to nginx" not in body

@@ -1,0 +1,150 @@
+"""Bad variables are refused by name, with what is accepted, before any host is contacted.
+
+One run of the preflight playbook over an inventory that has one host a mistake. The hosts do not
+exist: a mistake that got past the checks would end in "cannot be reached", which is also how the
+healthy host, without a mistake, ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+HEALTHY = "healthy"
+
+#: (variable, value, what the refusal must say)
+MISTAKES: list[tuple[str, Any, str]] = [
+    # Names
+    ("pts_server_prot", 3000, "did you mean pts_server_port?"),
+    ("pts_server_websocket_compression", True, "pts_server_websocket_compression is not a"),
+    ("pts_sever_port", 3000, "a letter or two away from pts_server_port"),
+    ("nginx_proxy_listener", [{"port": 80}], "did you mean nginx_proxy_listeners?"),
+    ("nginx_proxy_idle_timeout", 300, "did you mean nginx_proxy_idle_timeout_seconds?"),
+    ("host_firewall_ports", [80], "is not a variable of host_firewall"),
+    ("host_firewall_ssh_source", [], "did you mean host_firewall_ssh_sources?"),
+    ("link_check_idle", 5, "did you mean link_check_idle_seconds?"),
+    ("preflight_disk_free", 5, "did you mean preflight_disk_free_mb?"),
+    # Types
+    ("pts_server_port", "three thousand", "pts_server_port"),
+    ("pts_server_listen_addresses", {"a": 1}, "pts_server_listen_addresses"),
+    ("pts_server_handshake_profile", "sloppy", "lenient, strict"),
+    ("pts_server_settings", ["x"], "pts_server_settings"),
+    ("pts_server_settings", {"limits": 5}, "sections of ptslink.toml"),
+    ("nginx_proxy_listeners", [{"prot": 80}], "nginx_proxy_listeners"),
+    ("nginx_proxy_listeners", ["80"], "nginx_proxy_listeners"),
+    ("nginx_proxy_default_site", "remove", "keep, absent"),
+    ("host_firewall_rules", [{"port": 443}], "purpose"),
+    ("host_firewall_backend", "iptables", "auto, ufw"),
+    ("host_firewall_link_sources", {"a": 1}, "host_firewall_link_sources"),
+    # What a controller can hold
+    ("pts_server_path", "/ptsWebSocket", "no leading slash"),
+    ("pts_server_path", "p" * 41, "at most 40 ASCII characters"),
+    ("pts_server_path", "pts socket", "no blanks"),
+    ("pts_server_path", "pumpe-größe", "ASCII"),
+    ("pts_server_path", "pts?id=1", "use something like ptsWebSocket"),
+    # Ranges
+    ("pts_server_port", 0, "from 1 to 65535"),
+    ("pts_server_port", 65536, "from 1 to 65535"),
+    ("pts_server_port", 9180, "two different numbers"),
+    ("pts_server_admin_port", 3000, "two different numbers"),
+    ("pts_server_message_bytes_max", 8192, "from 65536"),
+    ("pts_server_ping_interval_seconds", 1, "from 5 to 300"),
+    ("pts_server_ping_timeout_seconds", 600, "from 5 to 120"),
+    ("pts_server_handshake_timeout_seconds", 0, "from 2 to 60"),
+    ("pts_server_releases_kept", 1, "from 2 to 20"),
+    ("pts_server_open_files", 16, "from 1024"),
+    ("pts_server_listen_addresses", [], "IPv4 or IPv6 addresses"),
+    ("pts_server_listen_addresses", ["eth0"], "IPv4 or IPv6 addresses"),
+    ("nginx_proxy_listeners", [], "at least one port"),
+    ("nginx_proxy_listeners", [{"port": 99999}], "from 1 to 65535"),
+    ("nginx_proxy_listeners", [{"port": 80}, {"port": 80}], "each once"),
+    ("nginx_proxy_upstreams", ["10.0.0.5"], "10.0.0.5:3000"),
+    ("nginx_proxy_upstreams", ["x:1; return 200"], "10.0.0.5:3000"),
+    ("nginx_proxy_server_names", ["http://pts.example"], "host names or IP"),
+    ("host_firewall_rules", [{"port": 70000, "purpose": "x"}], "from 1 to 65535"),
+    ("host_firewall_ssh_ports", [0], "from 1 to 65535"),
+    ("host_firewall_ssh_sources", ["10.0.0.0/33"], "10.0.0.0/33 is no network"),
+    ("host_firewall_link_sources", ["everywhere"], "everywhere is no network"),
+    ("host_firewall_rules", [{"port": 1, "purpose": "x", "sources": ["a"]}], "a is no network"),
+    # Combinations
+    ("nginx_proxy_listeners", [{"port": 3000}], "not the server's"),
+    ("nginx_proxy_idle_timeout_seconds", 40, "more than 40"),
+    ("nginx_proxy_idle_timeout_seconds", 30, "controllers would see 1006"),
+]
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Host -> the message it failed with."""
+    directory = tmp_path_factory.mktemp("refusals")
+    hosts: dict[str, dict[str, Any]] = {
+        f"mistake-{number}": {name: value} for number, (name, value, _) in enumerate(MISTAKES)
+    }
+    hosts[HEALTHY] = {}
+    for variables in hosts.values():
+        # Port 1 of loopback: refused at once, should anything get that far.
+        variables |= {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    inventory = directory / "hosts.json"
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "ansible-playbook",
+            *("--inventory", inventory),
+            ROOT / "playbooks" / "preflight.yml",
+        ],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "ANSIBLE_FORKS": "50",
+            "ANSIBLE_SSH_RETRIES": "0",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = json.loads(done.stdout[done.stdout.index("{") :])
+    messages: dict[str, str] = {}
+    for play in report["plays"]:
+        for task in play["tasks"]:
+            for host, result in task["hosts"].items():
+                if result.get("failed"):
+                    said = [result, *result.get("results", [])]
+                    messages[host] = " ".join(str(part.get("msg", "")) for part in said) + " ".join(
+                        result.get("argument_errors", [])
+                    )
+    return messages
+
+
+def test_there_are_at_least_forty_mistakes() -> None:
+    assert len(MISTAKES) >= 40
+
+
+def test_without_a_mistake_the_host_would_be_contacted(failures: dict[str, str]) -> None:
+    assert "cannot be reached" in failures[HEALTHY]
+    assert "Fix: " in failures[HEALTHY]
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "says"),
+    [
+        pytest.param(number, name, says, id=f"{name}={json.dumps(value)[:40]}")
+        for number, (name, value, says) in enumerate(MISTAKES)
+    ],
+)
+def test_the_mistake_is_refused_by_name(
+    failures: dict[str, str], number: int, name: str, says: str
+) -> None:
+    message = failures[f"mistake-{number}"]
+    assert "cannot be reached" not in message
+    assert name in message
+    assert says in message
