@@ -14,8 +14,8 @@ GOOD = Proof(
     ],
     sent={"UploadStatus": 4, "UploadConfiguration": 4},
     confirmed={"UploadStatus": 4, "UploadConfiguration": 4},
-    journal_added=8,
-    records={"UploadStatus": 4, "UploadConfiguration": 4},
+    before={"UploadConfiguration": 3},
+    after={"UploadStatus": 1, "UploadConfiguration": 7},
     address="192.0.2.1",
     seconds=61.0,
 )
@@ -37,7 +37,14 @@ def test_a_run_where_everything_held_has_no_problem() -> None:
             {"confirmed": {"UploadStatus": 3, "UploadConfiguration": 4}},
             "UploadStatus: 4 sent, 3 confirmed",
         ),
-        ({"journal_added": 7}, "8 messages confirmed but 7 in the journal"),
+        (
+            {"before": {"UploadConfiguration": 4}},
+            "UploadConfiguration: 4 confirmed, 3 added to the journal",
+        ),
+        (
+            {"after": {"UploadConfiguration": 7}},
+            "UploadStatus: confirmed, but the journal keeps none",
+        ),
         ({"sent": {}, "confirmed": {}}, "no message was confirmed"),
     ],
 )
