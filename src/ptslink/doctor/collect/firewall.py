@@ -1,0 +1,653 @@
+"""What a packet filter does with the first packet of a link: rules in, verdict out. Pure.
+
+Two dialects are read into one model: ``iptables-save -c`` (also what ufw writes) and
+``nft -j list ruleset`` (firewalld, and rules written by hand). Then a SYN is walked through the
+chains the way the kernel does: base chains of a hook by priority, ``accept`` ends one base chain,
+``drop`` and ``reject`` end everything.
+
+A condition that cannot be judged from outside (a rate, a recent list) counts as not met, and the
+rule is reported among the ``maybe`` rules if it would have dropped or rejected.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+_IPTABLES_TABLES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The first packet of a connection: a SYN, new to connection tracking."""
+
+    port: int
+    family: str = "ipv4"
+    #: The sender; None stands for anybody that no rule names.
+    source: str | None = None
+    interface: str | None = None
+    #: Where it goes to; None stands for this host's own address.
+    destination: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: its conditions (each True, False or None = cannot tell) are judged by ``fits``."""
+
+    text: str
+    conditions: tuple[Mapping[str, Any], ...]
+    #: accept, drop, reject, return, jump, goto, dnat, redirect, or "" when it goes on.
+    action: str
+    #: The chain of jump/goto, the address of dnat, how a reject answers.
+    target: str = ""
+    packets: int | None = None
+    #: key -> (action, target) for a verdict map; decided like an action when the key is met.
+    branches: tuple[tuple[Mapping[str, Any], str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class Chain:
+    """A chain; ``hook`` is None for one that is only jumped to."""
+
+    name: str
+    hook: str | None = None
+    priority: int = 0
+    policy: str = "accept"
+    rules: list[Rule] = field(default_factory=list)
+    policy_packets: int | None = None
+
+
+@dataclass(slots=True)
+class Table:
+    """A table: its chains by name, and the members of its named sets."""
+
+    #: ``ip``, ``ip6`` or ``inet``.
+    family: str
+    name: str
+    #: ``iptables`` or ``nft``.
+    dialect: str
+    chains: dict[str, Chain] = field(default_factory=dict)
+    sets: dict[str, list[Any]] = field(default_factory=dict)
+
+    def sees(self, family: str) -> bool:
+        return self.family == "inet" or self.family == ("ip" if family == "ipv4" else "ip6")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happens to a packet, and which rule decides it."""
+
+    #: accept, drop, reject; ``unknown`` when a rule that cannot be judged may accept first.
+    verdict: str
+    #: ``family table chain: rule``; empty when nothing decides (all policies accept).
+    rule: str = ""
+    #: tcp-reset, icmp-port-unreachable, icmp-admin-prohibited ... for a reject.
+    answer: str = ""
+    #: The counter of the deciding rule or policy, where it has one.
+    packets: int | None = None
+    #: Rules that drop or reject under a condition that cannot be judged here.
+    maybe: tuple[str, ...] = ()
+    #: Where a DNAT rule sends it, ``address:port``, or empty.
+    dnat: str = ""
+
+    def to_facts(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "rule": self.rule,
+            "answer": self.answer,
+            "packets": self.packets,
+            "maybe": list(self.maybe),
+            "dnat": self.dnat,
+        }
+
+
+# Walking.
+
+
+def trace(tables: Sequence[Table], packet: Packet) -> Outcome:
+    """Walk *packet* through every table that sees its family."""
+    walk = _Walk(packet)
+    # A DNAT in prerouting decides whether the packet is for this host or only passes through.
+    for hook in ("prerouting", "input", "forward"):
+        if hook != "prerouting" and (hook == "forward") != bool(walk.dnat):
+            continue
+        for table, chain in _base_chains(tables, packet.family, hook):
+            end = walk.base(table, chain)
+            if end is not None:
+                return end
+    return Outcome("accept", walk.accepted_by, maybe=tuple(walk.maybe), dnat=walk.dnat)
+
+
+def _base_chains(tables: Sequence[Table], family: str, hook: str) -> list[tuple[Table, Chain]]:
+    found = [
+        (table, chain)
+        for table in tables
+        if table.sees(family)
+        for chain in table.chains.values()
+        if chain.hook == hook
+    ]
+    return sorted(found, key=lambda pair: pair[1].priority)
+
+
+class _Walk:
+    """One packet on its way: what was met so far."""
+
+    #: The kernel refuses deeper jumps; a circle in captured text must not hang us.
+    DEEPEST = 32
+
+    def __init__(self, packet: Packet) -> None:
+        self.packet = packet
+        self.maybe: list[str] = []
+        self.perhaps_accepted = False
+        self.dnat = ""
+        self.accepted_by = ""
+
+    def base(self, table: Table, chain: Chain) -> Outcome | None:
+        """Through one base chain; an outcome if the packet dies here."""
+        self.perhaps_accepted = False
+        found = self.chain(table, chain, 0)
+        where = f"{table.family} {table.name} {chain.name}"
+        if found is None:
+            if chain.policy == "drop":
+                return self._dead("drop", f"{where}: policy drop", "", chain.policy_packets)
+            return None
+        action, rule, rule_where, answer = found
+        if action in ("drop", "reject"):
+            return self._dead(action, f"{rule_where}: {rule.text}", answer, rule.packets)
+        if chain.hook == "input" or chain.hook == "forward":
+            self.accepted_by = f"{rule_where}: {rule.text}"
+        return None
+
+    def _dead(self, verdict: str, rule: str, answer: str, packets: int | None) -> Outcome:
+        if self.perhaps_accepted:
+            verdict = "unknown"
+        return Outcome(verdict, rule, answer, packets, tuple(self.maybe), self.dnat)
+
+    def chain(self, table: Table, chain: Chain, depth: int) -> tuple[str, Rule, str, str] | None:
+        """(action, rule, where, answer) of the first final rule; None when the end is reached."""
+        where = f"{table.family} {table.name} {chain.name}"
+        for rule in chain.rules:
+            fits = self._all(table, rule.conditions)
+            if fits is False:
+                continue
+            action, target = rule.action, rule.target
+            for key, branch_action, branch_target in rule.branches:
+                if self._one(table, key) is True:
+                    action, target = branch_action, branch_target
+                    break
+            if fits is None:
+                if self._would_kill(table, action, target, depth):
+                    self.maybe.append(f"{where}: {rule.text}")
+                elif self._would_accept(table, action, target, depth):
+                    self.perhaps_accepted = True
+                continue
+            if action in ("jump", "goto"):
+                inner = table.chains.get(target)
+                if inner is not None and depth < self.DEEPEST:
+                    found = self.chain(table, inner, depth + 1)
+                    if found is not None:
+                        return found
+                if action == "goto":
+                    return None
+            elif action == "return":
+                return None
+            elif action in ("dnat", "redirect"):
+                if action == "dnat":
+                    self._send_on(target)
+                return ("accept", rule, where, "")
+            elif action in ("accept", "drop", "reject"):
+                return (action, rule, where, target if action == "reject" else "")
+        return None
+
+    def _send_on(self, target: str) -> None:
+        self.dnat = target or "elsewhere"
+        address, _, port = target.rpartition(":")
+        self.packet = replace(
+            self.packet,
+            destination=address or target,
+            port=int(port) if port.isdecimal() and address else self.packet.port,
+        )
+
+    def _would_accept(self, table: Table, action: str, target: str, depth: int) -> bool:
+        if action == "accept":
+            return True
+        inner = table.chains.get(target) if action in ("jump", "goto") else None
+        return (
+            inner is not None
+            and depth < self.DEEPEST
+            and any(
+                self._would_accept(table, rule.action, rule.target, depth + 1)
+                for rule in inner.rules
+                if self._all(table, rule.conditions) is not False
+            )
+        )
+
+    def _would_kill(self, table: Table, action: str, target: str, depth: int) -> bool:
+        if action in ("drop", "reject"):
+            return True
+        inner = table.chains.get(target) if action in ("jump", "goto") else None
+        if inner is None or depth >= self.DEEPEST:
+            return False
+        return any(
+            self._would_kill(table, rule.action, rule.target, depth + 1)
+            and self._all(table, rule.conditions) is not False
+            for rule in inner.rules
+        )
+
+    def _all(self, table: Table, conditions: Iterable[Mapping[str, Any]]) -> bool | None:
+        known: bool | None = True
+        for condition in conditions:
+            one = self._one(table, condition)
+            if one is False:
+                return False
+            if one is None:
+                known = None
+        return known
+
+    def _one(self, table: Table, condition: Mapping[str, Any]) -> bool | None:
+        fits = self._plain(table, condition)
+        return not fits if condition.get("negated") and fits is not None else fits
+
+    def _plain(self, table: Table, condition: Mapping[str, Any]) -> bool | None:
+        packet, values = self.packet, condition.get("values", ())
+        match condition["on"]:
+            case "protocol":
+                return "tcp" in values or "all" in values or 6 in values or "6" in values
+            case "family":
+                return ("ipv4" if packet.family == "ipv4" else "ipv6") in values
+            case "dport":
+                return any(_port_in(packet.port, value) for value in self._expand(table, values))
+            case "source":
+                return self._source(table, values)
+            case "destination":
+                return self._destination(table, values)
+            case "interface":
+                if packet.interface is None:
+                    # Not the loopback; which of the others is not known.
+                    return False if set(values) <= {"lo"} else None
+                return any(_interface_fits(packet.interface, str(value)) for value in values)
+            case "state":
+                return "new" in {str(value).lower() for value in values}
+            case "local":
+                return "LOCAL" in values or "local" in values
+            case "syn":
+                return True
+            case "never":
+                return False
+        return None
+
+    def _source(self, table: Table, values: Sequence[Any]) -> bool | None:
+        members = list(self._expand(table, values))
+        if self.packet.source is None:
+            # Anybody at all: met only by a rule for everybody.
+            return any(str(member) in ("0.0.0.0/0", "::/0") for member in members)
+        address = ipaddress.ip_address(self.packet.source)
+        return any(address_in(address, member) for member in members)
+
+    def _destination(self, table: Table, values: Sequence[Any]) -> bool | None:
+        if self.packet.destination is None:
+            # This host's own address, whichever: never a multicast one.
+            multicast = all(str(value).startswith(("224.", "239.", "ff")) for value in values)
+            return False if multicast else None
+        try:
+            address = ipaddress.ip_address(self.packet.destination.strip("[]"))
+        except ValueError:
+            return None
+        return any(address_in(address, member) for member in self._expand(table, values))
+
+    def _expand(self, table: Table, values: Iterable[Any]) -> Iterator[Any]:
+        for value in values:
+            if isinstance(value, str) and value.startswith("@"):
+                yield from table.sets.get(value[1:], ())
+            else:
+                yield value
+
+
+def address_in(address: ipaddress.IPv4Address | ipaddress.IPv6Address, member: Any) -> bool:
+    """Whether *address* is *member*: an address, a prefix, or a ``low-high`` range."""
+    text = str(member)
+    try:
+        if "-" in text:
+            low, high = (ipaddress.ip_address(end) for end in text.split("-", 1))
+            return low.version == address.version == high.version and int(low) <= int(
+                address
+            ) <= int(high)
+        return address in ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+
+
+def _port_in(port: int, value: Any) -> bool:
+    text = str(value)
+    for sign in ("-", ":"):
+        low, found, high = text.partition(sign)
+        if found:
+            return (int(low or 0)) <= port <= (int(high or 65535))
+    return text == str(port) or (text == "http" and port == 80) or (text == "https" and port == 443)
+
+
+def _interface_fits(interface: str, pattern: str) -> bool:
+    if pattern.endswith(("*", "+")):
+        return interface.startswith(pattern[:-1])
+    return interface == pattern
+
+
+# Reading iptables-save.
+
+
+def read_iptables(text: str, family: str) -> list[Table]:
+    """The tables of ``iptables-save -c`` (*family* ``ip``) or ``ip6tables-save -c`` (``ip6``)."""
+    tables: list[Table] = []
+    for line in text.splitlines():
+        if line.startswith("*"):
+            tables.append(Table(family, line[1:].strip(), "iptables"))
+        elif line.startswith(":") and tables:
+            name, policy, *counter = line[1:].split()
+            built_in = policy != "-"
+            tables[-1].chains[name] = Chain(
+                name,
+                name.lower() if built_in else None,
+                _IPTABLES_TABLES.get(tables[-1].name, 0),
+                policy.lower() if built_in else "accept",
+                policy_packets=_counter(counter[0]) if counter and built_in else None,
+            )
+        elif tables and "-A " in line:
+            _iptables_rule(tables[-1], line)
+    return tables
+
+
+def _counter(text: str) -> int | None:
+    number = text.strip("[]").partition(":")[0]
+    return int(number) if number.isdecimal() else None
+
+
+def _iptables_rule(table: Table, line: str) -> None:
+    packets = None
+    if line.startswith("["):
+        counter, _, line = line.partition(" ")
+        packets = _counter(counter)
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return
+    chain = words[1]
+    conditions: list[dict[str, Any]] = []
+    action, target = "", ""
+    negated = False
+    position = 2
+
+    def add(on: str, *values: Any) -> None:
+        conditions.append({"on": on, "values": list(values), "negated": negated})
+
+    while position < len(words):
+        word = words[position]
+        value = words[position + 1] if position + 1 < len(words) else ""
+        step = 2
+        match word:
+            case "!":
+                negated = True
+                position += 1
+                continue
+            case "-p":
+                add("protocol", value)
+            case "-s":
+                add("source", value)
+            case "-d":
+                add("destination", value)
+            case "-i":
+                add("interface", value)
+            case "--dport" | "--dports":
+                add("dport", *(part.replace(":", "-") for part in value.split(",")))
+            case "--ctstate" | "--state":
+                add("state", *value.lower().split(","))
+            case "--dst-type":
+                add("local", value)
+            case "--syn":
+                add("syn")
+                step = 1
+            case "-j" | "-g":
+                action, target = _iptables_target(word, value)
+            case "--reject-with":
+                target = value
+            case "--to-destination":
+                target = value
+            case "-m":
+                if value not in _PLAIN_MODULES:
+                    add("unknown", value)
+            case "--comment" | "--tcp-flags" | "--log-prefix" | "--log-level":
+                step = 3 if word == "--tcp-flags" else 2
+            case _ if word.startswith("-"):
+                # -o, --sport, --icmp-type and whatever a module takes.
+                if word in ("--sport", "--sports", "-o", "-f", "--icmp-type"):
+                    add("unknown", word)
+                step = 1
+                while position + step < len(words) and not words[position + step].startswith("-"):
+                    if words[position + step] == "!":
+                        break
+                    step += 1
+        negated = False
+        position += step
+    if action == "reject" and not target:
+        target = "icmp-port-unreachable"
+    text = line.partition(f"-A {chain} ")[2] or line
+    rule = Rule(text, tuple(conditions), action, target, packets)
+    table.chains.setdefault(chain, Chain(chain)).rules.append(rule)
+
+
+#: Match modules that only carry options which are read themselves, or say nothing.
+_PLAIN_MODULES = frozenset(
+    {"tcp", "udp", "icmp", "icmp6", "conntrack", "state", "multiport", "addrtype", "comment"}
+)
+
+
+def _iptables_target(word: str, value: str) -> tuple[str, str]:
+    known = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "reject", "RETURN": "return",
+             "DNAT": "dnat", "REDIRECT": "redirect"}  # fmt: skip
+    if value in known:
+        return known[value], ""
+    if value in ("LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "CT", "SET", "TRACE", "NOTRACK"):
+        return "", ""
+    return ("goto" if word == "-g" else "jump"), value
+
+
+# Reading nft's JSON.
+
+
+def read_nft(text: str) -> list[Table]:
+    """The tables of ``nft -j list ruleset``; ValueError when it is not that."""
+    try:
+        items = json.loads(text)["nftables"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"not nft's JSON: {error}") from error
+    tables: dict[tuple[str, str], Table] = {}
+    for item in items:
+        if "table" in item:
+            table = Table(item["table"]["family"], item["table"]["name"], "nft")
+            tables[table.family, table.name] = table
+    for item in items:
+        if "chain" in item:
+            chain = item["chain"]
+            tables[chain["family"], chain["table"]].chains[chain["name"]] = Chain(
+                chain["name"], chain.get("hook"), int(chain.get("prio", 0)),
+                chain.get("policy", "accept"),
+            )  # fmt: skip
+        elif "set" in item or "map" in item:
+            named = item.get("set") or item["map"]
+            tables[named["family"], named["table"]].sets[named["name"]] = [
+                _nft_value(element) for element in named.get("elem", ())
+            ]
+    for item in items:
+        if "rule" in item:
+            rule = item["rule"]
+            table = tables[rule["family"], rule["table"]]
+            table.chains[rule["chain"]].rules.append(_nft_rule(rule))
+    return list(tables.values())
+
+
+def _nft_rule(rule: Mapping[str, Any]) -> Rule:
+    conditions: list[dict[str, Any]] = []
+    branches: list[tuple[Mapping[str, Any], str, str]] = []
+    action, target, packets = "", "", None
+    for expression in rule.get("expr", ()):
+        ((kind, value),) = expression.items()
+        if kind == "match":
+            conditions.append(_nft_condition(value["left"], value["right"], value.get("op", "==")))
+        elif kind == "counter" and isinstance(value, dict):
+            packets = value.get("packets")
+        elif kind in ("accept", "drop", "return"):
+            action = kind
+        elif kind == "reject":
+            action, target = "reject", _nft_answer(value)
+        elif kind in ("jump", "goto"):
+            action, target = kind, value["target"]
+        elif kind == "dnat":
+            action, target = "dnat", _nft_dnat(value)
+        elif kind == "redirect":
+            action = "redirect"
+        elif kind == "vmap":
+            branches += _nft_branches(value)
+        elif kind in ("limit", "xt", "quota", "fib", "meter", "ct count"):
+            conditions.append({"on": "unknown", "values": [kind]})
+    return Rule(_nft_text(rule), tuple(conditions), action, target, packets, tuple(branches))
+
+
+def _nft_condition(left: Any, right: Any, operator: str) -> dict[str, Any]:
+    values = _nft_values(right)
+    negated = operator == "!="
+    if operator not in ("==", "!=", "in"):
+        return {"on": "unknown", "values": [operator]}
+    return {"on": _nft_subject(left), "values": values, "negated": negated}
+
+
+def _nft_subject(left: Any) -> str:
+    if not isinstance(left, dict):
+        return "unknown"
+    payload, meta, ct = left.get("payload"), left.get("meta"), left.get("ct")
+    if payload:
+        name = (payload.get("protocol"), payload.get("field"))
+        if name in (("tcp", "dport"), ("th", "dport")):
+            return "dport"
+        if name == ("udp", "dport") or name[0] in ("udp", "icmp", "icmpv6"):
+            return "never"
+        if name in (("ip", "saddr"), ("ip6", "saddr")):
+            return "source"
+        if name in (("ip", "daddr"), ("ip6", "daddr")):
+            return "destination"
+        if name in (("ip", "protocol"), ("ip6", "nexthdr")):
+            return "protocol"
+    if meta:
+        return {"iifname": "interface", "iif": "interface", "l4proto": "protocol",
+                "nfproto": "family"}.get(meta.get("key"), "unknown")  # fmt: skip
+    if ct and ct.get("key") == "state":
+        return "state"
+    return "unknown"
+
+
+def _nft_values(right: Any) -> list[Any]:
+    if isinstance(right, dict) and "set" in right:
+        inner = right["set"]
+        return [_nft_value(value) for value in (inner if isinstance(inner, list) else [inner])]
+    if isinstance(right, list):
+        return [_nft_value(value) for value in right]
+    return [_nft_value(right)]
+
+
+def _nft_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "prefix" in value:
+            return f"{value['prefix']['addr']}/{value['prefix']['len']}"
+        if "range" in value:
+            low, high = value["range"]
+            return f"{low}-{high}"
+        if "elem" in value:
+            return _nft_value(value["elem"]["val"])
+        return json.dumps(value, sort_keys=True)
+    if isinstance(value, list):
+        return _nft_value(value[0]) if value else ""
+    return value
+
+
+def _nft_branches(value: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str, str]]:
+    data = value.get("data", {})
+    pairs = data.get("set", ()) if isinstance(data, dict) else ()
+    for key, verdict in pairs:
+        ((action, details),) = verdict.items()
+        target = details.get("target", "") if isinstance(details, dict) else ""
+        yield _nft_condition(value["key"], key, "=="), action, target
+
+
+def _nft_answer(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "icmp-port-unreachable"
+    kind, code = value.get("type", ""), value.get("expr", "")
+    if kind == "tcp reset":
+        return "tcp-reset"
+    return f"icmp-{code}" if code else "icmp-port-unreachable"
+
+
+def _nft_dnat(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "elsewhere"
+    address, port = _nft_value(value.get("addr", "")), value.get("port")
+    return f"{address}:{port}" if port is not None else str(address)
+
+
+def _nft_text(rule: Mapping[str, Any]) -> str:
+    """A rule in a short line: nft's JSON has no text of its own."""
+    words: list[str] = []
+    for expression in rule.get("expr", ()):
+        ((kind, value),) = expression.items()
+        if kind == "match":
+            left = value["left"]
+            name = "?"
+            if isinstance(left, dict):
+                if "payload" in left:
+                    payload = left["payload"]
+                    name = f"{payload.get('protocol', '@')} {payload.get('field', '')}".strip()
+                elif "meta" in left:
+                    name = str(left["meta"].get("key"))
+                elif "ct" in left:
+                    name = f"ct {left['ct'].get('key')}"
+            sign = "" if value.get("op") in ("==", "in") else f"{value.get('op')} "
+            right = value["right"]
+            shown = ",".join(str(one) for one in _nft_values(right)[:6])
+            words.append(f"{name} {sign}{shown}")
+        elif kind == "reject":
+            words.append(f"reject with {_nft_answer(value)}")
+        elif kind in ("jump", "goto"):
+            words.append(f"{kind} {value['target']}")
+        elif kind not in ("counter", "log"):
+            words.append(kind)
+    if rule.get("comment"):
+        words.append(f'comment "{rule["comment"]}"')
+    return " ".join(words)
+
+
+def join(iptables: Sequence[Table], nft: Sequence[Table]) -> list[Table]:
+    """All tables once: what iptables-nft wrote is seen by nft too, in words it cannot spell."""
+    theirs = {(table.family, table.name) for table in iptables}
+    return [
+        *iptables,
+        *(table for table in nft if (table.family, table.name) not in theirs),
+    ]
+
+
+def rejected_sources(tables: Iterable[Table]) -> list[str]:
+    """Addresses that drop or reject rules name by source: what a ban looks like in the rules."""
+    found: list[str] = []
+    for table in tables:
+        for chain in table.chains.values():
+            for rule in chain.rules:
+                if rule.action not in ("drop", "reject"):
+                    continue
+                for condition in rule.conditions:
+                    if condition["on"] == "source" and not condition.get("negated"):
+                        for value in condition["values"]:
+                            text = str(value)
+                            members = table.sets.get(text[1:], ()) if text[:1] == "@" else [text]
+                            found += [str(member).removesuffix("/32") for member in members]
+    return list(dict.fromkeys(found))

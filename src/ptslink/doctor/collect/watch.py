@@ -1,0 +1,179 @@
+"""Which packets of the link really reach the server's network card, and what it answers.
+
+Evidence ``net.watch``, vantage ``server``. Packets are seen before the firewall drops them, so
+this tells a loss before the server from one inside it. Only headers of SYN, RST and ICMP errors are
+read; nothing is sent or changed. Needs root (a packet socket).
+
+Facts: ``seconds``; ``ports``; and counts:
+    ``syn_in``      {source: {port: n}} connection attempts to this host, every port
+    ``syn_ack_out`` {destination: {port: n}} our answers, by the port that answers
+    ``rst_out``     {destination: {port: n}} refusals sent by the kernel
+    ``rst_in``      {source: {port: n}} resets of others to our ports
+    ``icmp_out``    {destination: {"type/code": n}} errors we send, e.g. ``3/13``
+Addresses as text. A source with more than :data:`MOST` ports keeps the first ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ipaddress
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ptslink.doctor.collect.edge import Stopwatch
+from ptslink.doctor.evidence import Evidence, Status
+
+#: How many ports a peer and how many peers are kept: a scan of the Internet must not fill memory.
+MOST: Final = 64
+MOST_PEERS: Final = 256
+
+_ETH_P_ALL: Final = 3
+_PACKET_OUTGOING: Final = 4
+_SO_ATTACH_FILTER: Final = 26
+_SYN, _RST, _ACK = 0x02, 0x04, 0x10
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of what was seen."""
+
+    syn_in: dict[str, dict[str, int]] = field(default_factory=dict)
+    syn_ack_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    rst_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    rst_in: dict[str, dict[str, int]] = field(default_factory=dict)
+    icmp_out: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def to_facts(self) -> dict[str, Any]:
+        return {
+            "syn_in": self.syn_in,
+            "syn_ack_out": self.syn_ack_out,
+            "rst_out": self.rst_out,
+            "rst_in": self.rst_in,
+            "icmp_out": self.icmp_out,
+        }
+
+
+def _count(table: dict[str, dict[str, int]], peer: str, key: str) -> None:
+    if peer not in table and len(table) >= MOST_PEERS:
+        return
+    row = table.setdefault(peer, {})
+    if key in row or len(row) < MOST:
+        row[key] = row.get(key, 0) + 1
+
+
+def tally(packet: bytes, outgoing: bool, into: Tally) -> None:
+    """Count one IP packet (from its IP header on). Pure."""
+    if len(packet) < 20:
+        return
+    version = packet[0] >> 4
+    if version == 4:
+        protocol, start = packet[9], (packet[0] & 0x0F) * 4
+        source, destination = packet[12:16], packet[16:20]
+        if struct.unpack_from("!H", packet, 6)[0] & 0x1FFF:
+            return  # a later fragment has no ports
+    elif version == 6 and len(packet) >= 40:
+        protocol, start = packet[6], 40
+        source, destination = packet[8:24], packet[24:40]
+    else:
+        return
+    peer = str(ipaddress.ip_address(destination if outgoing else source))
+    body = packet[start:]
+    if protocol == socket.IPPROTO_TCP and len(body) >= 14:
+        source_port, destination_port = struct.unpack_from("!HH", body)
+        flags = body[13]
+        ours = str(source_port if outgoing else destination_port)
+        if flags & _SYN and not flags & _ACK and not outgoing:
+            _count(into.syn_in, peer, ours)
+        elif flags & _SYN and flags & _ACK and outgoing:
+            _count(into.syn_ack_out, peer, ours)
+        elif flags & _RST:
+            _count(into.rst_out if outgoing else into.rst_in, peer, ours)
+    elif outgoing and len(body) >= 2:
+        unreachable = (protocol, body[0]) in ((socket.IPPROTO_ICMP, 3), (socket.IPPROTO_ICMPV6, 1))
+        if unreachable:
+            _count(into.icmp_out, peer, f"{body[0]}/{body[1]}")
+
+
+#: Classic BPF for a packet socket without link header: TCP with SYN or RST, ICMP errors. Made by
+#: hand from the kernel's own documentation (Documentation/networking/filter.rst).
+_FILTER: Final = (
+    (0x30, 0, 0, 0),  #  0 ldb  [0]
+    (0x54, 0, 0, 0xF0),  #  1 and  #0xf0
+    (0x15, 0, 9, 0x40),  #  2 jeq  #0x40 else 12
+    (0x30, 0, 0, 9),  #  3 ldb  [9] protocol
+    (0x15, 13, 0, 1),  #  4 jeq  ICMP -> 18 accept
+    (0x15, 0, 13, 6),  #  5 jeq  TCP else 19 drop
+    (0x28, 0, 0, 6),  #  6 ldh  [6]
+    (0x45, 11, 0, 0x1FFF),  #  7 jset later fragment -> 19 drop
+    (0xB1, 0, 0, 0),  #  8 ldxb 4*([0]&0xf)
+    (0x50, 0, 0, 13),  #  9 ldb  [x+13] flags
+    (0x45, 7, 0, _SYN | _RST),  # 10 jset -> 18 accept
+    (0x06, 0, 0, 0),  # 11 drop
+    (0x15, 0, 6, 0x60),  # 12 jeq  #0x60 else 19
+    (0x30, 0, 0, 6),  # 13 ldb  [6] next header
+    (0x15, 3, 0, 58),  # 14 jeq  ICMPv6 -> 18
+    (0x15, 0, 3, 6),  # 15 jeq  TCP else 19
+    (0x30, 0, 0, 53),  # 16 ldb  [40+13]
+    (0x45, 0, 1, _SYN | _RST),  # 17 jset -> 18 else 19
+    (0x06, 0, 0, 128),  # 18 accept, 128 bytes of it
+    (0x06, 0, 0, 0),  # 19 drop
+)
+
+
+def _attach_filter(sock: socket.socket) -> None:
+    """Let the kernel drop everything else: a busy server is not slowed by being watched."""
+    code = b"".join(struct.pack("HBBI", *line) for line in _FILTER)
+    buffer = ctypes.create_string_buffer(code)
+    program = struct.pack("HL", len(_FILTER), ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+@contextlib.contextmanager
+def packet_socket() -> Iterator[socket.socket]:
+    """A packet socket on all interfaces with our filter; OSError when not allowed."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as sock:
+        _attach_filter(sock)
+        # What came in between opening and filtering is not what we watch for.
+        sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(10_000):
+                sock.recv(1)
+        yield sock
+
+
+def collect(
+    seconds: float,
+    ports: Sequence[int],
+    enough: Callable[[Tally], bool] | None = None,
+    ready: Callable[[], None] | None = None,
+) -> Evidence:
+    """Watch for *seconds*; *enough* may end it early, *ready* is called when watching began."""
+    watch = Stopwatch()
+    counts = Tally()
+    try:
+        with packet_socket() as sock:
+            if ready is not None:
+                ready()
+            end = time.monotonic() + seconds
+            while (left := end - time.monotonic()) > 0:
+                if enough is not None and enough(counts):
+                    break
+                sock.settimeout(min(left, 0.5))
+                try:
+                    packet, (interface, _, kind, *_) = sock.recvfrom(256)
+                except TimeoutError:
+                    continue
+                if interface != "lo":
+                    tally(packet, kind == _PACKET_OUTGOING, counts)
+    except OSError as error:
+        return watch.skipped("net.watch", f"no packet socket: {error.strerror or error}")
+    wanted = {str(port) for port in ports}
+    attempts = sum(n for row in counts.syn_in.values() for port, n in row.items() if port in wanted)
+    facts = {"seconds": seconds, "ports": list(ports), **counts.to_facts()}
+    seen = f"{attempts} connection attempts to the link's ports in {seconds:g} s"
+    return watch.piece("net.watch", Status.OK, seen, facts)
