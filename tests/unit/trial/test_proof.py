@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from trial import Hop, Proof, simulator_cause, total
 
 GOOD = Proof(
