@@ -526,6 +526,44 @@ def test_a_foreign_table_of_the_same_name_is_named_and_kept(second: str) -> None
         subprocess.run(("nft", "delete", "table", "ip", table), check=True)
 
 
+# -- the computer a lab stands on ------------------------------------------------------------------
+
+
+def test_a_bare_debian_run_by_systemd_holds_a_lab_after_prepare(second: str) -> None:
+    """A machine of a lab plays the user's computer: real systemd, nothing installed."""
+    described = up(name=second)
+    into = ["ssh", "-F", described["ssh_config"], "server"]
+    # An overlay does not stand on an overlay; and the image is handed over, not made again.
+    lab("disk", "server", "/var/lib/ptslink-lab", "--megabytes", "512", name=second)
+    image = Path(json.loads((Path(described["ssh_config"]).parent / "lab.json").read_text())
+                 ["machines"][0]["image"])  # fmt: skip
+    for base, what, where in (
+        (REPOSITORY, ["scripts/lab", "scripts/lib"], "/root/ptslink"),
+        (image.parent, [image.name], str(image.parent)),
+    ):
+        with subprocess.Popen(
+            ["tar", "-c", "--exclude=__pycache__", "-C", str(base), *what], stdout=subprocess.PIPE
+        ) as archive:
+            subprocess.run(
+                [*into, f"mkdir -p {where} && tar -x -C {where}"], stdin=archive.stdout, check=True
+            )
+    inner = "cd /root/ptslink && scripts/lab"
+
+    refused = lab("ssh", "server", "--", f"{inner} up", name=second, check=False)
+    assert refused.returncode == 2
+    assert "mmdebstrap nftables systemd-container; install them with" in refused.stderr
+    ssh("server", f"{inner} prepare", name=second)
+    ssh("server", f"{inner} up", name=second)
+    assert ssh("server", "systemctl is-active ptslab*.scope", name=second) == "active"
+    assert ssh("server", f"{inner} ssh server -- systemctl is-system-running --wait",
+               name=second, check=False) == "running"  # fmt: skip
+    ssh("server", f"{inner} reboot server", name=second)
+    ssh("server", f"{inner} down", name=second)
+    look = "ip -br link | grep ptslab; ip netns; ls /run/netns; pgrep -a systemd-nspawn; " \
+           "cat /proc/sys/net/ipv4/ip_forward; nft list ruleset"  # fmt: skip
+    assert ssh("server", f"{{ {look}; }} 2>/dev/null", name=second) == "0"
+
+
 # -- Ansible ------------------------------------------------------------------------------------
 
 

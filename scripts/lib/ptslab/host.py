@@ -101,7 +101,8 @@ def run_quietly(command: Sequence[str], *, stdin: str | None = None) -> bool:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path` alone. Released by the kernel if this process dies.
 
-    Whoever holds it may delete the file: those waiting then start over with a new one.
+    Whoever holds it may delete the file as its last act: those waiting then start
+    over with a new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:

@@ -12,7 +12,7 @@ import time
 import uuid
 from pathlib import Path
 
-from ptslab import host, rootfs
+from ptslab import host, rootfs, state
 from ptslab.errors import LabError
 from ptslab.state import Lab, Machine, Running
 
@@ -71,8 +71,14 @@ def mount(lab: Lab, machine: Machine) -> None:
         return
     upper, work = lab.upper(machine), _work(lab, machine)
     options = f"lowerdir={machine.image},upperdir={upper},workdir={work}"
-    host.run(("mount", "-t", "overlay", "-o", options, lab.layout.machine_link(machine.index),
-              str(root)))  # fmt: skip
+    try:
+        host.run(("mount", "-t", "overlay", "-o", options,
+                  lab.layout.machine_link(machine.index), str(root)))  # fmt: skip
+    except LabError as error:
+        raise LabError(
+            f"cannot mount an overlay in {state.HOME}: it must not lie on an overlay itself, as it "
+            f"does in most containers; mount a disk there ({error})"
+        ) from error
 
 
 def start(lab: Lab, machine: Machine) -> None:

@@ -109,8 +109,8 @@ def test_a_lock_is_held_by_one_at_a_time_even_when_its_file_is_deleted(tmp_path:
             with host.locked(path):
                 inside += 1
                 most = max(most, inside)
-                path.unlink()
                 inside -= 1
+                path.unlink()  # the last act of a holder
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
