@@ -12,9 +12,11 @@ import click
 from ptslink.doctor.probe.target import TargetError, parse_target
 from ptslink.simulator.device import ONCE_KINDS
 from ptslink.simulator.head import Credentials, Identity, check_limit
+from ptslink.simulator.misbehave import DeviationError, bend, listing
 from ptslink.simulator.packets import KINDS
 from ptslink.simulator.result import SimulationResult, render
-from ptslink.simulator.run import Setup, Simulation, new_identities, new_seed
+from ptslink.simulator.run import Simulation, new_seed
+from ptslink.simulator.setup import Setup, new_identities
 
 OK, NOT_CONFIRMED = 0, 1
 MAX_CONTROLLERS = 20000
@@ -30,7 +32,7 @@ def _check_id(
 
 
 @click.command(short_help="Be one or many PTS-2 controllers that dial into a server.")
-@click.argument("url")
+@click.argument("url", required=False)
 @click.option("--controllers", "-n", type=click.IntRange(1, MAX_CONTROLLERS), help="How many (1).")
 @click.option("--once", is_flag=True, help="Upload one of each kind, check, close, end.")
 @click.option(
@@ -93,8 +95,14 @@ def _check_id(
 )
 @click.option("--address", metavar="IP", help="Connect to IP, keep Host as in URL.")
 @click.option("--ca", type=click.Path(path_type=Path), help="Verify the server by this PEM file.")
+@click.option(
+    "--misbehave",
+    multiple=True,
+    metavar="ID[=VALUE]",
+    help="Deviate from the faithful controller; repeatable. 'list' shows all.",
+)
 def simulate(
-    url: str,
+    url: str | None,
     controllers: int | None,
     once: bool,
     kinds: tuple[str, ...],
@@ -113,6 +121,7 @@ def simulate(
     password: str | None,
     address: str | None,
     ca: Path | None,
+    misbehave: tuple[str, ...],
 ) -> None:
     """Be PTS-2 controllers that dial into URL and check every confirmation.
 
@@ -126,7 +135,18 @@ def simulate(
 
     Exit status: 0 everything was confirmed, 1 not, 2 bad arguments.
     """
+    if "list" in misbehave:
+        click.echo(listing(), nl=False)
+        return
+    if url is None:
+        raise click.BadParameter(
+            "missing; for example ws://192.0.2.1:3000/ptsWebSocket", param_hint="URL"
+        )
     seed = seed or new_seed()
+    try:
+        manner = bend(misbehave)
+    except DeviationError as error:
+        raise click.BadParameter(str(error), param_hint="--misbehave") from error
     try:
         target = parse_target(url)
     except TargetError as error:
@@ -137,6 +157,7 @@ def simulate(
     setup = Setup(
         target=target,
         identities=identities,
+        manner=manner,
         address=address,
         once=once,
         kinds=kinds or ONCE_KINDS,

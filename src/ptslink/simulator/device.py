@@ -181,6 +181,16 @@ class Device:
         """The link is down; records wait on the SD card."""
         self.connected = False
 
+    def reboot(self, now: float) -> None:
+        """Power on again: the clock goes on, the seconds since start begin anew, and the
+        configuration is uploaded first."""
+        self._started, self._power_on = self.local_time(now), now
+        waiting = self._queues.pop(CONFIGURATION, None)
+        if not waiting and CONFIGURATION not in self._outstanding:
+            self.happen(CONFIGURATION, now)
+            waiting = self._queues.pop(CONFIGURATION)
+        self._queues = {CONFIGURATION: waiting or deque(), **self._queues}
+
     def stop(self) -> None:
         """Nothing new happens from here on; what waits is still delivered."""
         self.periods.clear()

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import random
 import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -80,8 +81,12 @@ def handshake_head(
     own_address: str,
     key: str,
     local_time: datetime,
+    bends: Iterable[Callable[[RequestHead], RequestHead]] = (),
 ) -> RequestHead:
-    """The Upgrade request of a controller at *own_address*; *local_time* is its own clock's."""
+    """The Upgrade request of a controller at *own_address*; *local_time* is its own clock's.
+
+    ``bends`` change the head before it is signed: a firmware signs what it sends.
+    """
     credentials = identity.credentials
     head = upgrade_head(
         authority=authority,
@@ -93,4 +98,6 @@ def handshake_head(
         configuration=identity.configuration_id,
         credentials=f"{credentials.login}:{credentials.password}" if credentials else None,
     )
+    for bend in bends:
+        head = bend(head)
     return signed_head(head, identity.secret, local_time) if identity.secret else head

@@ -1,4 +1,4 @@
-"""The edge: sockets, the clock, and one coroutine a controller."""
+"""The edge: the clock, and one coroutine a controller."""
 
 from __future__ import annotations
 
@@ -10,73 +10,22 @@ import resource
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ptslink.doctor.probe.response import NotHttpError, ResponseHead, read_response_head
-from ptslink.doctor.probe.stream import error_text
 from ptslink.doctor.probe.target import Target
-from ptslink.handshake.accept import accept_value
-from ptslink.simulator.device import ONCE_KINDS, Device, Message, default_periods
-from ptslink.simulator.head import Credentials, Identity, handshake_head, weak_key
+from ptslink.simulator.device import Device, default_periods
+from ptslink.simulator.head import Identity
+from ptslink.simulator.link import Link
+from ptslink.simulator.manner import Manner
 from ptslink.simulator.result import ControllerResult, SimulationResult, progress_line
-from ptslink.simulator.wire import Wire
+from ptslink.simulator.session import LinkFailed, Session
+from ptslink.simulator.setup import Setup
 
-#: The longest a session sleeps before it looks whether it was told to stop, in seconds.
-LOOK_UP_SECONDS = 1.0
 PROGRESS_SECONDS = 5.0
-#: How long the server's answer to a close is waited for, in seconds.
-CLOSE_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What is simulated. Seconds and bytes throughout."""
-
-    target: Target
-    identities: tuple[Identity, ...]
-    #: Connect here instead of resolving the target's host.
-    address: str | None = None
-    #: One upload of each of ``kinds``, then a close; otherwise a station's ordinary business.
-    once: bool = True
-    kinds: tuple[str, ...] = ONCE_KINDS
-    status_period: float = 1.0
-    duration: float | None = None
-    #: Bound on connecting, on the handshake, and on the confirmations that are still open.
-    timeout: float = 10.0
-    #: Silence after which an unconfirmed message is sent again ("Timeout of server response").
-    response_seconds: float = 2.0
-    ping_period: float = 30.0
-    reconnect_seconds: float = 1.0
-    #: A message above this goes out in continuation frames.
-    fragment_bytes: int = 4096
-    #: New controllers switched on in a second.
-    ramp: float = 200.0
-    seed: str = "0"
-    ca: Path | None = None
-
-
-def new_identities(
-    count: int, seed: str, credentials: Credentials | None = None, secret: str | None = None
-) -> tuple[Identity, ...]:
-    """*count* controllers that follow from *seed*: ids of 24 upper-case hex digits."""
-    found = []
-    for number in range(count):
-        rng = random.Random(f"{seed}/{number}")
-        found.append(
-            Identity(
-                # A chip's serial number: never all zeros at the front, where probes have theirs.
-                controller_id=f"00{rng.randrange(16, 256):02X}{rng.getrandbits(80):020X}",
-                configuration_id=f"{rng.getrandbits(32):x}",
-                credentials=credentials,
-                secret=secret,
-            )
-        )
-    return tuple(found)
-
-
-def controller_tls(ca: Path | None) -> ssl.SSLContext:
+def controller_tls(ca: Path | None, manner: Manner) -> ssl.SSLContext:
     """TLS as a controller has it: 1.2, certificates not verified unless *ca* is given.
 
     Raises:
@@ -89,195 +38,10 @@ def controller_tls(ca: Path | None) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     else:
         context.load_verify_locations(str(ca))
+        context.check_hostname = manner.sni
+    for change in manner.tls:
+        change(context)
     return context
-
-
-class LinkFailed(Exception):
-    """The connection did not come about, or broke; the text says how."""
-
-
-@dataclass
-class Session:
-    """One connection of one controller."""
-
-    setup: Setup
-    device: Device
-    result: ControllerResult
-    rng: random.Random
-    stopping: asyncio.Event
-    tls: ssl.SSLContext | None
-    wire: Wire = field(default_factory=Wire)
-
-    async def run(self) -> None:
-        """From connect to close. Raises ``LinkFailed`` unless it ended as agreed."""
-        reader, writer = await self._open()
-        try:
-            rest = await self._handshake(reader, writer)
-            self.device.connect(time.monotonic())
-            try:
-                await self._converse(reader, writer, rest)
-            finally:
-                self.device.disconnect()
-                self.result.ending = self.wire.ending()
-        except OSError as error:
-            raise LinkFailed(f"the connection broke: {error_text(error)}") from error
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(1):
-                    await writer.wait_closed()
-
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        target, setup = self.setup.target, self.setup
-        host = setup.address or target.host
-        try:
-            async with asyncio.timeout(setup.timeout):
-                return await asyncio.open_connection(
-                    host,
-                    target.port,
-                    ssl=self.tls,
-                    server_hostname=target.host if self.tls else None,
-                )
-        except TimeoutError:
-            raise LinkFailed(f"connect: no answer within {setup.timeout:g} s") from None
-        except OSError as error:
-            raise LinkFailed(f"connect: {error_text(error)}") from error
-
-    async def _handshake(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        key = weak_key(self.rng)
-        head = handshake_head(
-            self.device.identity,
-            authority=self.setup.target.authority,
-            path=self.setup.target.path,
-            own_address=writer.get_extra_info("sockname")[0],
-            key=key,
-            local_time=self.device.local_time(time.monotonic()),
-        )
-        writer.write(head.encode())
-        self.result.connections += 1
-        try:
-            async with asyncio.timeout(self.setup.timeout):
-                answer = await read_answer(reader)
-        except TimeoutError:
-            raise LinkFailed(f"handshake: no answer within {self.setup.timeout:g} s") from None
-        except NotHttpError as error:
-            raise LinkFailed(f"handshake: {error}") from error
-        self.result.status = answer.status
-        self.result.accept_ok = answer.get("Sec-WebSocket-Accept") == accept_value(key)
-        if answer.status != 101:
-            raise LinkFailed(f"handshake: {answer.line}")
-        if not self.result.accept_ok:
-            raise LinkFailed("handshake: wrong Sec-WebSocket-Accept")
-        return answer.rest
-
-    async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rest: bytes
-    ) -> None:
-        setup, device, wire = self.setup, self.device, self.wire
-        ping_at = time.monotonic() + setup.ping_period
-        pinged = False
-        give_up_at: float | None = time.monotonic() + setup.timeout if setup.once else None
-        close_by = float("inf")
-        data: bytes | None = rest
-        while True:
-            now = time.monotonic()
-            if data:
-                for received in wire.feed(data):
-                    pinged = pinged and received.what != "pong"
-                    if received.what == "message":
-                        self._send(device.receive(received.data.decode(), now))
-                if wire.error:
-                    await self._flush(writer)
-                    raise LinkFailed(f"the server broke the protocol: {wire.error}")
-            if wire.open:
-                if self.stopping.is_set() and give_up_at is None:
-                    device.stop()
-                    give_up_at = now + setup.timeout
-                done = give_up_at is not None and (self._settled() or now >= give_up_at)
-                if done:
-                    wire.close(1000)
-                    close_by = now + CLOSE_SECONDS
-                else:
-                    if now >= ping_at:
-                        if pinged:
-                            raise LinkFailed(f"no pong within {setup.ping_period:g} s")
-                        wire.ping(b"")
-                        ping_at, pinged = now + setup.ping_period, True
-                    self._send(device.due(now))
-            elif now >= close_by:
-                if self.wire.ending().clean:
-                    self._judge_ending()
-                    return  # both close frames are there; only the server's FIN is missing
-                raise LinkFailed(f"no answer to the close within {CLOSE_SECONDS:g} s")
-            if await self._flush(writer):
-                self._judge_ending()
-                return
-            if not wire.open:
-                until = close_by = min(close_by, now + CLOSE_SECONDS)
-            else:
-                until = min(device.next_time(), ping_at)
-                until = until if give_up_at is None else min(until, give_up_at)
-            data = await self._wait(reader, until)
-            if data == b"":
-                wire.feed(b"")
-                await self._flush(writer)
-                self._judge_ending()
-                return
-
-    async def _wait(self, reader: asyncio.StreamReader, until: float) -> bytes | None:
-        """Bytes from the server, b"" at its FIN, ``None`` when it is time for something else."""
-        delay = min(max(until - time.monotonic(), 0.001), LOOK_UP_SECONDS)
-        try:
-            async with asyncio.timeout(delay):
-                return await reader.read(65536)
-        except TimeoutError:
-            return None
-
-    async def _flush(self, writer: asyncio.StreamWriter) -> bool:
-        """Write what the wire has; whether the conversation is over with it."""
-        data, ends = self.wire.to_send()
-        if data:
-            writer.write(data)
-            await writer.drain()
-        return ends
-
-    def _send(self, messages: list[Message]) -> None:
-        if self.wire.open:
-            for message in messages:
-                self.wire.send_message(message.text.encode(), self.setup.fragment_bytes)
-
-    def _settled(self) -> bool:
-        """Every message was either confirmed or rejected."""
-        rejected = self.device.tally.rejected
-        return all(kind in rejected for kind in self.device.unconfirmed) or "unknown" in rejected
-
-    def _judge_ending(self) -> None:
-        ending = self.wire.ending()
-        if ending.sent == 1000 and ending.clean:
-            return
-        if ending.received is not None:
-            words = f"the server closed with {ending.received} {ending.reason}".rstrip()
-            raise LinkFailed(words)
-        raise LinkFailed("the server ended the connection without a close frame")
-
-
-async def read_answer(reader: asyncio.StreamReader) -> ResponseHead:
-    """The response head; what came behind it is in ``rest``.
-
-    Raises:
-        NotHttpError: something else came.
-        LinkFailed: the connection ended first.
-    """
-    data = b""
-    while True:
-        part = await reader.read(65536)
-        if not part:
-            began = f" after {len(data)} bytes" if data else " without a word"
-            raise LinkFailed(f"handshake: the server ended the connection{began}")
-        data += part
-        head = read_response_head(data)
-        if head is not None:
-            return head
 
 
 class Simulation:
@@ -290,24 +54,34 @@ class Simulation:
         self.stopping = asyncio.Event()
         self.results: list[ControllerResult] = []
         self.devices: list[Device] = []
-        self._tls = controller_tls(setup.ca) if setup.target.tls else None
+        self._ghosts: list[Link] = []
+        self._target: Target = setup.target
+        for change in setup.manner.target:
+            self._target = change(self._target)
+        self._tls = controller_tls(setup.ca, setup.manner) if self._target.tls else None
 
     async def run(self) -> SimulationResult:
         """Simulate until everything is done, the duration is over, or ``stopping`` is set."""
-        allow_descriptors(len(self.setup.identities) + 64)
-        async with asyncio.TaskGroup() as group:
-            told = group.create_task(self._tell())
-            controllers = []
-            for number, identity in enumerate(self.setup.identities):
-                controllers.append(group.create_task(self._controller(number, identity)))
-            if self.setup.duration is not None and not self.setup.once:
-                timer = group.create_task(self._stop_after(self.setup.duration))
+        identities = self.setup.identities
+        for change in self.setup.manner.identities:
+            identities = change(identities)
+        allow_descriptors(len(identities) + 64)
+        try:
+            async with asyncio.TaskGroup() as group:
+                aside = [group.create_task(self._tell())]
+                if self.setup.duration is not None and not self.setup.once:
+                    aside.append(group.create_task(self._stop_after(self.setup.duration)))
+                controllers = [
+                    group.create_task(self._controller(number, identity))
+                    for number, identity in enumerate(identities)
+                ]
                 await asyncio.wait(controllers)
-                timer.cancel()
-            else:
-                await asyncio.wait(controllers)
-            told.cancel()
-        return SimulationResult(self.setup.target.url, self.setup.seed, tuple(self.results))
+                for task in aside:
+                    task.cancel()
+        finally:
+            for ghost in self._ghosts:
+                ghost.bury()
+        return SimulationResult(self._target.url, self.setup.seed, tuple(self.results))
 
     async def _stop_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -319,37 +93,67 @@ class Simulation:
             connected = sum(device.connected for device in self.devices)
             self.progress(progress_line(self.results, connected))
 
-    async def _controller(self, number: int, identity: Identity) -> None:
+    def _device(self, number: int, identity: Identity) -> Device:
         setup = self.setup
-        await asyncio.sleep(number / setup.ramp)
-        seed = f"{setup.seed}/{number}"
-        device = Device(
+        return Device(
             identity,
-            seed=seed,
-            started=datetime.now(),  # noqa: DTZ005  (a controller knows no zone)
+            seed=f"{setup.seed}/{number}",
+            started=setup.manner.clock or datetime.now(),  # noqa: DTZ005  (no zone, as it is)
             now=time.monotonic(),
             periods=None if setup.once else default_periods(setup.status_period),
             once=setup.kinds if setup.once else (),
             response_seconds=setup.response_seconds,
         )
+
+    async def _controller(self, number: int, identity: Identity) -> None:
+        setup, manner = self.setup, self.setup.manner
+        await asyncio.sleep(number / setup.ramp)
+        device = self._device(number, identity)
         result = ControllerResult(identity.controller_id, device.tally)
         self.devices.append(device)
         self.results.append(result)
-        rng = random.Random(seed + "/keys")
+        rng = random.Random(f"{setup.seed}/{number}/keys")
+        pause = setup.reconnect_seconds
+        if manner.reconnect_seconds is not None:
+            pause = manner.reconnect_seconds
         while True:
-            session = Session(setup, device, result, rng, self.stopping, self._tls)
-            try:
-                await session.run()
-                result.error = None
-            except LinkFailed as failed:
-                result.fail(str(failed))
+            if manner.dials:
+                await self._connection(device, result, rng)
+            else:
+                result.error = "never dials"
             result.unconfirmed = device.unconfirmed
-            if setup.once or self.stopping.is_set():
+            if setup.once:
+                return
+            if not (manner.dials and manner.reconnects):
+                await self.stopping.wait()
+            if self.stopping.is_set():
                 return
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(setup.reconnect_seconds):
+                async with asyncio.timeout(pause):
                     await self.stopping.wait()
                     return
+            if manner.reboots:
+                device.reboot(time.monotonic())
+
+    async def _connection(
+        self, device: Device, result: ControllerResult, rng: random.Random
+    ) -> None:
+        session = Session(
+            self.setup,
+            self._target,
+            self.setup.manner,
+            device,
+            result,
+            rng,
+            self.stopping,
+            self._tls,
+            self._ghosts,
+        )
+        try:
+            await session.run()
+            result.error = None
+        except LinkFailed as failed:
+            result.fail(str(failed))
 
 
 def allow_descriptors(wanted: int) -> None:
