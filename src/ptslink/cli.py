@@ -16,6 +16,7 @@ from ptslink import version
 #: Subcommand name -> where its click command lives, as "module:attribute".
 SUBCOMMANDS: Mapping[str, str] = {
     "check-config": "ptslink.server.command:check_config",
+    "doctor": "ptslink.doctor.command:doctor",
     "journal": "ptslink.journal.command:journal",
     "probe": "ptslink.doctor.probe.command:probe",
     "serve": "ptslink.server.command:serve",

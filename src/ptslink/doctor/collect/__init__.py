@@ -1,5 +1,77 @@
 """What the server shows: read-only collectors, each bounded in time, yielding evidence.
 
-A collector runs a command or reads a file (the thin edge) and hands the text to a pure reader.
-Without root it says ``skipped`` and why.
+A collector runs a command or reads a file (the thin edge, ``edge.py``) and hands the text to a pure
+reader. Without root it says ``skipped`` and why. Each module's docstring names its evidence.
 """
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ptslink.doctor.collect.edge import LocalMachine, Machine, Stopwatch
+from ptslink.doctor.evidence import Evidence, Status
+
+#: Module -> what is told while it works.
+_ROOMS = {
+    "network": "looking at the network",
+    "host": "looking at the host",
+    "nginx": "looking at nginx",
+    "tls": "looking at certificates",
+    "service": "looking at the service",
+}
+
+
+def gather(
+    *,
+    ports: tuple[int, ...] = (),
+    peers: tuple[str, ...] = (),
+    watch: float = 0.0,
+    say: Callable[[str], None] = lambda _text: None,
+    machine: Machine | None = None,
+) -> Iterator[Evidence]:
+    """Every collector once. With *watch*, packets are counted for that many seconds.
+
+    The network is looked at before and after the watch, so that counters give a difference; the
+    other rooms after it, so that they hold what the attempts left behind.
+    """
+    from ptslink.doctor.collect import network
+    from ptslink.doctor.collect.watch import collect as watch_packets
+
+    local = machine or LocalMachine()
+    scope = network.Scope(ports, peers)
+    if watch > 0:
+        say(f"counting packets for {watch:g} s: try the link now")
+        yield network.counters(local)
+        chosen = ports or tuple(
+            network.link_ports(network.read_listeners(local.run("ss", "-H", "-ltnpe").text))
+        )
+        yield watch_packets(watch, chosen)
+    for name, words in _ROOMS.items():
+        say(words)
+        yield from _guarded(name, lambda name=name: _collect(name, local, scope))  # type: ignore[misc]
+
+
+def _collect(name: str, machine: Machine, scope: Any) -> Iterable[Evidence]:
+    try:
+        module = importlib.import_module(f"ptslink.doctor.collect.{name}")
+    except ModuleNotFoundError:
+        return ()
+    found: Iterable[Evidence] = (
+        module.collect(machine, scope) if name == "network" else module.collect(machine)
+    )
+    return found
+
+
+def _guarded(name: str, collect: Callable[[], Iterable[Evidence]]) -> Iterator[Evidence]:
+    """What *collect* yields; its own failure becomes evidence, so that the others still count."""
+    watch = Stopwatch()
+    try:
+        yield from collect()
+    except Exception as error:
+        text = f"the collector broke: {type(error).__name__}: {error}"
+        yield watch.piece(f"{name}.collector", Status.UNKNOWN, text)
+
+
+__all__ = ["LocalMachine", "Machine", "gather"]

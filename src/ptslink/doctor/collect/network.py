@@ -262,7 +262,7 @@ def collect(machine: Machine, scope: Scope) -> Iterator[Evidence]:
     ports = scope.ports or link_ports(found)
     yield _listeners(watch, listeners.why if not listeners.ok else None, found, ports)
     yield _sockets(machine, watch, ports)
-    yield _counters(machine, watch)
+    yield counters(machine, watch)
     yield _rp_filter(machine, watch)
     yield from _firewall(machine, watch, ports, scope.peers, interface)
     yield _bans(machine, watch)
@@ -354,14 +354,16 @@ def _sockets(machine: Machine, watch: Stopwatch, ports: Sequence[int]) -> Eviden
     return watch.piece("net.sockets", Status.OK, seen, facts)
 
 
-def _counters(machine: Machine, watch: Stopwatch) -> Evidence:
+def counters(machine: Machine, watch: Stopwatch | None = None) -> Evidence:
+    """``net.counters`` alone: taken before and after an attempt, two give a difference."""
+    watch = watch or Stopwatch()
     texts = [machine.read(path) for path in ("/proc/net/snmp", "/proc/net/netstat")]
-    counters = read_counters(*(text for text in texts if text))
-    if not counters:
+    found = read_counters(*(text for text in texts if text))
+    if not found:
         return watch.skipped("net.counters", "/proc/net/snmp cannot be read")
     uptime = machine.read("/proc/uptime") or "0"
-    facts = {"counters": counters, "at": float(uptime.split()[0])}
-    shown = ", ".join(f"{name} {value}" for name, value in counters.items() if value)
+    facts = {"counters": found, "at": float(uptime.split()[0])}
+    shown = ", ".join(f"{name} {value}" for name, value in found.items() if value)
     return watch.piece("net.counters", Status.OK, shown or "all zero", facts)
 
 

@@ -1,0 +1,222 @@
+"""``ptslink doctor``: gather evidence, judge it, say what to do."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ptslink.doctor.causes import CAUSES
+from ptslink.doctor.evidence import Case, Evidence
+from ptslink.doctor.probe import TargetError, probe_link
+from ptslink.doctor.probe.show import wants_colour
+from ptslink.doctor.probe.target import parse_target
+from ptslink.doctor.probe_evidence import link_evidence
+from ptslink.doctor.report import render
+from ptslink.doctor.verdict import judge
+
+EPILOG = """\b
+Examples:
+  ptslink doctor ws://192.0.2.1:3000/ptsWebSocket     from the site or a laptop
+  sudo ptslink doctor --server                        on the server
+  ptslink doctor URL --save-evidence site.json        carry it elsewhere ...
+  sudo ptslink doctor --server --evidence site.json   ... and judge both together
+
+Exit status: 0 healthy, 1 findings, 2 the doctor itself could not work.
+"""
+
+
+class DoctorError(click.ClickException):
+    """The doctor cannot work as asked; says what is accepted."""
+
+    exit_code = 2
+
+
+@click.command(epilog=EPILOG, short_help="Say why a link fails, and the one thing to change.")
+@click.argument("url", required=False)
+@click.option("--server", is_flag=True, help="Look at this server from inside (best as root).")
+@click.option("--port", "ports", type=click.IntRange(1, 65535), multiple=True,
+              help="With --server: a port the link uses, repeatable "
+              "[default: the URL's, else those nginx and the service listen on].")  # fmt: skip
+@click.option("--peer", "peers", multiple=True, metavar="ADDRESS",
+              help="With --server: a site's address as seen here, repeatable.")  # fmt: skip
+@click.option("--watch", type=click.FloatRange(0, 300), default=0.0, metavar="SECONDS",
+              help="With --server: count arriving packets for this long, "
+              "while the link is tried from elsewhere.")  # fmt: skip
+@click.option("--pattern", "pattern", is_flag=True,
+              help="Read the connection records for patterns over time.")  # fmt: skip
+@click.option("--pcap", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              metavar="FILE", help="Explain a capture.")  # fmt: skip
+@click.option("--evidence", "files", multiple=True, metavar="FILE",
+              type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Join evidence saved at another vantage point, repeatable.")  # fmt: skip
+@click.option("--save-evidence", "save", metavar="FILE",
+              type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+              help="Write what was seen as JSON ('-': to standard output, no verdict).")  # fmt: skip
+@click.option("--vantage", type=click.Choice(["site", "control"]), default="site",
+              show_default=True, help="Where the URL is tried from.")  # fmt: skip
+@click.option("--idle", type=click.FloatRange(0, 3600), default=0.0, metavar="SECONDS",
+              help="Stay connected this long without sending anything.")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(0.1, 120), default=5.0, show_default=True,
+              metavar="SECONDS", help="Bound on each step.")  # fmt: skip
+@click.option("--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              metavar="FILE", help="Trust these certificates, not the system's (PEM).")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The verdict as JSON.")
+@click.pass_context
+def doctor(context: click.Context, /, url: str | None, **options: Any) -> None:
+    """Say why a controller's link fails, and the one thing to change.
+
+    With a URL the link is tried from here the way a controller does it; with --server this server
+    is examined from inside; evidence from several places is judged together.
+    """
+    context.exit(run(url, **options))
+
+
+def run(
+    url: str | None,
+    *,
+    server: bool,
+    ports: tuple[int, ...],
+    peers: tuple[str, ...],
+    watch: float,
+    pattern: bool,
+    pcap: Path | None,
+    files: tuple[Path, ...],
+    save: Path | None,
+    vantage: str,
+    idle: float,
+    timeout: float,
+    ca: Path | None,
+    as_json: bool,
+) -> int:
+    """The exit status; prints the verdict."""
+    if not (url or server or pattern or pcap or files):
+        raise DoctorError(
+            "nothing to look at: give a URL (ws://HOST:3000/ptsWebSocket), --server, --pattern, "
+            "--pcap FILE or --evidence FILE"
+        )
+    started = time.monotonic()
+    say = _progress()
+    evidence = [piece for file in files for piece in read_evidence(file)]
+    port_of_url: tuple[int, ...] = ()
+    if url:
+        try:
+            port_of_url = (parse_target(url).port,)
+        except TargetError as error:
+            raise DoctorError(str(error)) from error
+        say(f"trying {url}")
+        evidence += site_evidence(url, vantage=vantage, idle=idle, timeout=timeout, ca=ca)
+    if server:
+        chosen = ports or port_of_url or _ports_seen(evidence)
+        evidence += server_evidence(say, chosen, peers, watch)
+    if pattern:
+        say("reading the connection records")
+        evidence += _optional("ptslink.doctor.pattern", "--pattern")()
+    if pcap:
+        say(f"reading {pcap}")
+        evidence += _optional("ptslink.doctor.capture", "--pcap")(pcap)
+    say("")
+    if save is not None:
+        text = json.dumps([piece.to_json() for piece in evidence], indent=1) + "\n"
+        if str(save) == "-":
+            click.echo(text, nl=False)
+            return 0
+        save.write_text(text)
+    target = url or _target_of(evidence) or ("this server" if server else "the link")
+    verdict = judge(Case(target, evidence), CAUSES, time.monotonic() - started)
+    if as_json:
+        click.echo(json.dumps(verdict.to_json(), indent=2))
+    else:
+        titles = {cause.id: cause.title for cause in CAUSES}
+        colour = wants_colour(sys.stdout)
+        click.echo(render(verdict, titles=titles, colour=colour), nl=False, color=True)
+    if verdict.findings:
+        return 1
+    return 0 if verdict.examined else 2
+
+
+def site_evidence(
+    url: str, *, vantage: str, idle: float, timeout: float, ca: Path | None
+) -> list[Evidence]:
+    """What can be seen of the link to *url* from here: the survey."""
+    try:
+        survey = importlib.import_module("ptslink.doctor.probe.survey")
+    except ModuleNotFoundError:
+        result = probe_link(url, timeout=timeout, idle=idle, ca=ca)
+        return link_evidence(result, vantage)
+    found: Iterable[Evidence] = survey.survey(
+        url, vantage=vantage, idle=idle, timeout=timeout, ca=ca
+    )
+    return list(found)
+
+
+def server_evidence(
+    say: Callable[[str], None], ports: tuple[int, ...], peers: tuple[str, ...], watch: float
+) -> list[Evidence]:
+    """What this server shows from inside. A collector that breaks is itself a piece of evidence."""
+    from ptslink.doctor.collect import gather
+
+    return list(gather(ports=ports, peers=peers, watch=watch, say=say))
+
+
+def read_evidence(file: Path) -> list[Evidence]:
+    """Evidence saved by ``--save-evidence``.
+
+    Raises:
+        DoctorError: the file is not such a list; names the file and the place.
+    """
+    try:
+        data = json.loads(file.read_text())
+        if not isinstance(data, list):
+            raise ValueError("not a list")
+        return [Evidence.from_json(item) for item in data]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DoctorError(
+            f"{file}: not evidence of the doctor ({type(error).__name__}: {error}); "
+            "accepted is what --save-evidence writes"
+        ) from error
+
+
+def _ports_seen(evidence: Iterable[Evidence]) -> tuple[int, ...]:
+    """The ports that were tried from elsewhere."""
+    tried = [
+        piece.facts["port"]
+        for piece in evidence
+        if piece.probe == "tcp.connect" and isinstance(piece.facts.get("port"), int)
+    ]
+    return tuple(dict.fromkeys(tried))
+
+
+def _target_of(evidence: Iterable[Evidence]) -> str | None:
+    for piece in evidence:
+        if piece.probe == "dns.resolve" and piece.facts.get("host"):
+            port = next(iter(_ports_seen(evidence)), None)
+            return f"{piece.facts['host']}:{port}" if port else str(piece.facts["host"])
+    return None
+
+
+def _optional(module: str, option: str) -> Callable[..., list[Evidence]]:
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise DoctorError(f"{option} is not part of this installation") from error
+    gather: Callable[..., list[Evidence]] = found.gather
+    return gather
+
+
+def _progress() -> Callable[[str], None]:
+    """One line on a terminal's standard error that is overwritten; silence elsewhere."""
+    if not wants_colour(sys.stderr):
+        return lambda _text: None
+
+    def say(text: str) -> None:
+        shown = f"doctor: {text} ..."[:79] if text else ""
+        click.echo(f"\r{shown:<79}\r{shown}", nl=False, err=True)
+
+    return say
