@@ -58,7 +58,7 @@ class DoctorError(click.ClickException):
               help="Join evidence saved at another vantage point, repeatable.")  # fmt: skip
 @click.option("--save-evidence", "save", metavar="FILE",
               type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-              help="Write what was seen as JSON ('-': to standard output, no verdict).")  # fmt: skip
+              help="Write what was seen as JSON ('-': standard output, no verdict)")  # fmt: skip
 @click.option("--vantage", type=click.Choice(["site", "control"]), default="site",
               show_default=True, help="Where the URL is tried from.")  # fmt: skip
 @click.option("--idle", type=click.FloatRange(0, 3600), default=0.0, metavar="SECONDS",
