@@ -5,6 +5,7 @@ Standard library only. Nothing here changes the machine. Tests put captured outp
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -103,7 +104,11 @@ class LocalMachine:
                 if tail:
                     size = file.seek(0, os.SEEK_END)
                     file.seek(max(0, size - LARGEST))
-                return file.read(LARGEST).decode("utf-8", "replace")
+                # In pieces: the kernel refuses one big read of a file in /proc/sys.
+                parts = iter(lambda: file.read(65536), b"")
+                return b"".join(itertools.islice(parts, LARGEST // 65536)).decode(
+                    "utf-8", "replace"
+                )
         except OSError:
             return None
 
