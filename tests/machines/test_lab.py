@@ -553,6 +553,22 @@ def test_a_bare_debian_run_by_systemd_holds_a_lab_after_prepare(second: str) -> 
     assert refused.returncode == 2
     assert "mmdebstrap nftables systemd-container; install them with" in refused.stderr
     ssh("server", f"{inner} prepare", name=second)
+
+    # A firewall that forwards nothing it was not told about, bridged packets included.
+    ssh(
+        "server",
+        "nft add table ip foreign && nft 'add chain ip foreign forward "
+        "{ type filter hook forward priority filter; policy drop; }'",
+        name=second,
+    )
+    filtered = lab("ssh", "server", "--", f"{inner} up", name=second, check=False)
+    assert "chain 'ip foreign forward' drops" in filtered.stderr
+    if Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
+        assert filtered.returncode == 1
+        assert "not in the controllers' namespace" in filtered.stderr
+        assert ssh("server", "ip -br link | grep -c ptslab", name=second, check=False) == "0"
+    ssh("server", "nft delete table ip foreign", name=second)
+
     ssh("server", f"{inner} up", name=second)
     assert ssh("server", "systemctl is-active ptslab*.scope", name=second) == "active"
     assert ssh("server", f"{inner} ssh server -- systemctl is-system-running --wait",

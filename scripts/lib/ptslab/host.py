@@ -148,6 +148,24 @@ def look_at_network() -> HostNetwork:
     )
 
 
+def closed_forward_chains() -> list[str]:
+    """Foreign nft chains that forward nothing they were not told about.
+
+    One chain's accept does not overrule another's drop, so such a chain keeps
+    machines from the package mirror whatever the lab's own table says.
+    """
+    listed = json.loads(run(("nft", "-j", "list", "chains")) or "{}").get("nftables", ())
+    chains = [item["chain"] for item in listed if "chain" in item]
+    return [
+        f"{chain['family']} {chain['table']} {chain['name']}"
+        for chain in chains
+        if chain.get("hook") == "forward"
+        and chain.get("policy") == "drop"
+        and chain["family"] in ("ip", "inet")
+        and not chain["table"].startswith("ptslab_")
+    ]
+
+
 NETNS_DIRECTORY = Path("/run/netns")
 
 

@@ -93,6 +93,12 @@ def _raise_new(
     host.say(f"lab {name}: slot {lab.slot}, {lab.layout.wan}", started=started)
     try:
         _make_network(lab)
+        for chain in host.closed_forward_chains() if mirror else ():
+            host.say(
+                f"note: nft chain '{chain}' drops what it was not told to forward: machines reach "
+                f"the package mirror only if it accepts {lab.layout.bridge}",
+                started=started,
+            )
         if not mirror:
             _cut(lab, [m.name for m in lab.machines], silent=False)
         _boot(lab, lab.machines, started=started)
