@@ -1,0 +1,473 @@
+"""Attempts to make the link, whoever saw them: one shape for probes, nginx's logs and our records.
+
+The same attempt leaves traces in several places (an access line, an error line, a record of the
+service); here they are put together again. Causes judge attempts, not log formats. Pure.
+
+Facts read (``?`` = may be missing):
+
+``http.upgrade`` (site, control) and ``link.local`` (server; also ``hop``: ``nginx`` or
+``service``), one a try; those with a ``variation`` are no attempts of their own
+    ``status``? int, ``headers``? {name: value} of the answer as received, ``body``? str (its
+    start), ``first_bytes``? hex of an answer that is not HTTP, ``ended``? ``fin``/``rst``/
+    ``timeout``, ``errno``? str, ``scheme`` ws/wss, ``port`` int, ``path``, ``host`` (the header as
+    sent), ``expected``?/``got``? the Sec-WebSocket-Accept values, ``controller_id``, ``at``? epoch
+    seconds
+``nginx.access``, ``nginx.error``  see :mod:`ptslink.doctor.collect.nginx`
+``service.records``                see :mod:`ptslink.doctor.collect.service`
+``survey.window``? ``from``, ``to`` (epoch seconds): when a probe was trying variations
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ptslink.doctor.evidence import Case, Evidence, Json
+
+#: Ids that begin so are a probe's, never a controller's.
+PROBE_ID_PREFIX = "0" * 16
+#: Traces of one attempt in two logs lie this close, in seconds (nginx's error log has whole ones).
+SAME_SECONDS = 1.6
+#: Who last tried longer ago than this, seen from the newest trace, is not trying now (seconds).
+RECENT_SECONDS = 3600.0
+#: So many traces of a stranger (no id, no Upgrade) within RECENT_SECONDS are taken seriously.
+STRANGER_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to make the link, as far as it was seen."""
+
+    #: ``site``, ``control``, ``local`` (probes), ``nginx`` or ``service`` (traces).
+    source: str
+    #: Who tried: the controller's id, or the address, or the probe.
+    subject: str
+    #: When it ended, epoch seconds.
+    at: float | None = None
+    client: str | None = None
+    controller: str | None = None
+    #: HTTP status of the answer; None: no answer in HTTP.
+    status: int | None = None
+    #: Whose status it is: ``nginx``, ``backend`` or None (cannot be told).
+    by: str | None = None
+    #: Our service's name for the refusal, and its sentence.
+    code: str | None = None
+    reason: str = ""
+    method: str | None = None
+    path: str | None = None
+    version: str | None = None
+    host: str | None = None
+    port: int | None = None
+    tls: bool | None = None
+    #: Whether an Upgrade header reached the place it was seen at; None: not known.
+    upgrade: bool | None = None
+    via: str | None = None
+    #: Request headers as our service saw them, names in lower case.
+    request: Mapping[str, str] = field(default_factory=dict)
+    #: Headers of the answer, names as received.
+    answer: Mapping[str, str] = field(default_factory=dict)
+    body: str = ""
+    #: The start of what was not HTTP, sent by the server (probes) or the client (traces).
+    first_bytes: bytes = b""
+    #: How the connection ended without an answer: ``fin``, ``rst``, ``timeout``.
+    ended: str | None = None
+    #: Request time in nginx, seconds.
+    seconds: float | None = None
+    #: The path as our service saw it, where nginx stood before it.
+    backend_path: str | None = None
+    #: The upstream nginx asked.
+    upstream: str | None = None
+    #: nginx's error events of this attempt.
+    events: tuple[Mapping[str, Json], ...] = ()
+    #: Which hop a local probe went to.
+    hop: str | None = None
+    #: The raw facts of a probe.
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status == 101 and self.facts.get("accept_ok") is not False
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limit on attempts refused it, ours or nginx's."""
+        return (
+            self.status == 429
+            or self.code == "rate-limited"
+            or self.event("limit-req", "limit-conn") is not None
+        )
+
+    def event(self, *kinds: str) -> Mapping[str, Json] | None:
+        """The first of nginx's events of one of *kinds*."""
+        return next((event for event in self.events if event["kind"] in kinds), None)
+
+    def header(self, name: str) -> str | None:
+        """A header of the answer, whatever its letter case."""
+        return next((v for k, v in self.answer.items() if k.lower() == name.lower()), None)
+
+    def shown(self) -> str:
+        """One line for a person."""
+        what = " ".join(part for part in (self.method, self.path) if part) or "a connection"
+        if self.status is not None:
+            whose = {"nginx": " by nginx itself", "backend": " by the service"}.get(
+                self.by or "", ""
+            )
+            how = f"answered {self.status}{whose}"
+        elif self.events:
+            how = str(self.events[0]["text"])[:120]
+        elif self.first_bytes and self.source in ("site", "control", "local"):
+            how = f"answered with no HTTP: {self.first_bytes[:16]!r}"
+        else:
+            how = {"fin": "closed without a byte", "rst": "reset"}.get(
+                self.ended or "", self.reason or "no answer"
+            )
+        port = f" on port {self.port}" if self.port else ""
+        return f"{self.source}: {what}{port} from {self.subject}: {how}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One who tries and does not get through: the failures since the last success, in order."""
+
+    subject: str
+    failures: tuple[Attempt, ...]
+
+    @property
+    def first(self) -> Attempt:
+        """The first error of the burst."""
+        return self.failures[0]
+
+    @property
+    def root(self) -> Attempt:
+        """The fault that keeps this one out now.
+
+        A controller that retries each second turns any fault into a refusal by some limit, so
+        limits come last: the root is the latest failure that is not a limit's.
+        """
+        own = [attempt for attempt in self.failures if not attempt.limited]
+        return own[-1] if own else self.first
+
+    @property
+    def limits(self) -> tuple[Attempt, ...]:
+        """The failures that a limit made."""
+        return tuple(attempt for attempt in self.failures if attempt.limited)
+
+
+def attempts(case: Case) -> list[Attempt]:
+    """Every attempt of the case, each once, in order of time (probes, which have none, last)."""
+    traces = _traced(case)
+    probes = list(_probed(case))
+    own = {a.controller for a in probes if a.controller}
+    kept = [trace for trace in traces if not _is_variation(trace, own, case)]
+    return sorted(kept, key=lambda a: a.at or 0.0) + probes
+
+
+def troubles(case: Case) -> list[Trouble]:
+    """Who does not get through now, probes first."""
+    every = attempts(case)
+    newest = max((a.at for a in every if a.at is not None), default=0.0)
+    addresses = {a.client for a in every if a.controller and a.client}
+    by_subject: dict[str, list[Attempt]] = {}
+    for attempt in every:
+        by_subject.setdefault(attempt.subject, []).append(attempt)
+    found = []
+    for subject, tries in by_subject.items():
+        last = tries[-1]
+        if last.at is not None and newest - last.at > RECENT_SECONDS:
+            continue
+        failures: list[Attempt] = []
+        for attempt in tries:
+            failures = [] if attempt.succeeded else [*failures, attempt]
+        if failures and _serious(failures, addresses):
+            found.append(Trouble(subject, tuple(failures)))
+    return sorted(found, key=lambda t: t.first.at is not None)
+
+
+def _serious(failures: Sequence[Attempt], addresses: AbstractSet[str | None]) -> bool:
+    """Whether these are a controller's tries, not those of somebody scanning the internet."""
+    return (
+        any(
+            a.source in ("site", "control", "local")
+            or a.controller
+            or a.upgrade
+            or (a.client in addresses and a.client is not None)
+            for a in failures
+        )
+        or len(failures) >= STRANGER_TRIES
+    )
+
+
+def _is_variation(attempt: Attempt, own: AbstractSet[str | None], case: Case) -> bool:
+    """Whether a trace was left by a probe that tried something wrong on purpose."""
+    controller = attempt.controller or ""
+    if controller.startswith(PROBE_ID_PREFIX) and controller not in own:
+        # No variation makes a proxy fail: what nginx could not pass on is a fault all the same.
+        return not (attempt.by == "nginx" and (attempt.status or 0) >= 500)
+    if not controller and attempt.at is not None:
+        for piece in case.all("survey.window"):
+            if piece.facts["from"] - 2.0 <= attempt.at <= piece.facts["to"] + 2.0:
+                return True
+    return False
+
+
+def _probed(case: Case) -> Iterator[Attempt]:
+    for piece in case.evidence:
+        if piece.probe in ("http.upgrade", "link.local") and not piece.facts.get("variation"):
+            attempt = of_probe(piece)
+            if attempt is not None:
+                yield attempt
+
+
+def of_probe(piece: Evidence) -> Attempt | None:
+    """The attempt a probe made, or None when it never got as far as sending its request."""
+    facts = piece.facts
+    if facts.get("errno") is not None and facts.get("status") is None and not facts.get("ended"):
+        return None
+    if not any(facts.get(k) is not None for k in ("status", "ended", "first_bytes")):
+        return None
+    headers = facts.get("headers") or {}
+    answer = dict(headers)
+    raw = str(facts.get("first_bytes") or "")
+    hop = facts.get("hop")
+    source = "local" if piece.probe == "link.local" else piece.vantage
+    status = facts.get("status")
+    body = str(facts.get("body") or "")
+    verdict = _own_answer(body)
+    attempt = Attempt(
+        source=source,
+        subject=f"the probe at {hop}" if hop else f"the probe ({piece.vantage})",
+        at=None,
+        controller=facts.get("controller_id"),
+        status=status,
+        method="GET",
+        path=facts.get("path"),
+        version="1.1",
+        host=facts.get("host"),
+        port=facts.get("port"),
+        tls=facts.get("scheme") == "wss",
+        upgrade=True,
+        answer=answer,
+        body=body,
+        code=verdict.get("error"),
+        reason=str(verdict.get("message") or ""),
+        first_bytes=_hex(raw),
+        ended=facts.get("ended"),
+        hop=hop,
+        facts=facts,
+    )
+    return replace(attempt, by=_whose(attempt))
+
+
+def _whose(attempt: Attempt) -> str | None:
+    """Whose answer it is, judged by its body: nginx signs its own error pages."""
+    if attempt.status is None:
+        return None
+    if attempt.code is not None or attempt.hop == "service":
+        return "backend"
+    if "<center>nginx" in attempt.body or "nginx/" in attempt.body:
+        return "nginx"
+    return "backend" if attempt.body and "<html" not in attempt.body.lower() else None
+
+
+def _own_answer(body: str) -> dict[str, Any]:
+    """The refusal our service explains in JSON, or {}."""
+    if not body.startswith("{"):
+        return {}
+    try:
+        content = json.loads(body)
+    except ValueError:
+        # Cut off by the probe: the name stands first.
+        head = body[: body.find(",")] + "}" if "," in body else ""
+        try:
+            content = json.loads(head) if head else {}
+        except ValueError:
+            return {}
+    return content if isinstance(content, dict) and "error" in content else {}
+
+
+def _hex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
+
+
+# --- Traces on the server ----------------------------------------------------------------------
+
+
+def _traced(case: Case) -> list[Attempt]:
+    events = [
+        event
+        for piece in case.all("nginx.error")
+        for event in piece.facts["events"]
+        if event["kind"] not in NOT_OF_AN_ATTEMPT
+    ]
+    proxied = [
+        _of_access(line) for piece in case.all("nginx.access") for line in piece.facts["lines"]
+    ]
+    proxied = _with_events(proxied, events)
+    recorded = [
+        _of_record(record)
+        for piece in case.all("service.records")
+        for record in piece.facts.get("attempts", [])
+    ]
+    return _with_records(proxied, recorded)
+
+
+#: Events that speak of nginx itself or of an open link.
+NOT_OF_AN_ATTEMPT = frozenset(
+    {
+        "upgraded-timeout",
+        "upgraded-client-timeout",
+        "upgraded-reset",
+        "reloading",
+        "stopping",
+        "started",
+        "worker-leaving",
+        "worker-died",
+        "configuration",
+        "too-many-files",
+        "too-few-connections",
+    }
+)
+
+
+def _of_access(line: Mapping[str, Json]) -> Attempt:
+    controller = line.get("controller")
+    client = line.get("client")
+    ours = "upgrade" in line
+    return Attempt(
+        source="nginx",
+        subject=str(controller or client or "unknown"),
+        at=line.get("time"),
+        client=client,
+        controller=controller,
+        status=line.get("status"),
+        by=line.get("by"),
+        method=line.get("method"),
+        path=line.get("path"),
+        version=line.get("version"),
+        host=line.get("host"),
+        port=line.get("port"),
+        tls=line.get("tls") is not None if ours else None,
+        upgrade=bool(line.get("upgrade")) if ours and line.get("method") else None,
+        via=line.get("via"),
+        first_bytes=b"" if line.get("method") else str(line["request"]).encode("utf-8", "replace"),
+        seconds=line.get("request_seconds"),
+        upstream=line.get("upstream"),
+        facts=line,
+    )
+
+
+def _with_events(proxied: Sequence[Attempt], events: Iterable[Mapping[str, Json]]) -> list[Attempt]:
+    """Access lines with their error events; events that left no access line stand alone."""
+    joined = list(proxied)
+    for event in events:
+        best: int | None = None
+        for index, attempt in enumerate(joined):
+            if attempt.source == "nginx" and _belongs(event, attempt):
+                away = abs((attempt.at or 0.0) - event["time"])
+                if best is None or away < abs((joined[best].at or 0.0) - event["time"]):
+                    best = index
+        if best is not None:
+            joined[best] = replace(joined[best], events=(*joined[best].events, event))
+        elif event.get("client"):
+            joined.append(_of_event(event))
+    return joined
+
+
+def _belongs(event: Mapping[str, Json], attempt: Attempt) -> bool:
+    if attempt.at is None or abs(attempt.at - event["time"]) > SAME_SECONDS:
+        return False
+    if event.get("client") != attempt.client or event.get("request") is None:
+        return False
+    request = str(attempt.facts.get("request"))
+    # nginx escapes what it cannot print, each log in its own way.
+    return request == event["request"] or attempt.method is None
+
+
+def _of_event(event: Mapping[str, Json]) -> Attempt:
+    parts = str(event.get("request") or "").split(" ")
+    whole = len(parts) == 3
+    return Attempt(
+        source="nginx",
+        subject=str(event.get("client")),
+        at=event["time"],
+        client=event.get("client"),
+        by="nginx",
+        method=parts[0] if whole else None,
+        path=parts[1] if whole else None,
+        host=event.get("host"),
+        port=event.get("port"),
+        upstream=event.get("upstream"),
+        events=(event,),
+    )
+
+
+def _of_record(record: Mapping[str, Json]) -> Attempt:
+    controller = record.get("controller") or None
+    peer = record.get("peer") or None
+    headers = {str(k).lower(): str(v) for k, v in _pairs(record.get("headers"))}
+    first = record.get("first_bytes") or {}
+    return Attempt(
+        source="service",
+        subject=str(controller or peer or "unknown"),
+        at=record.get("at"),
+        client=peer,
+        controller=controller,
+        status=record.get("status") or None,
+        by="backend",
+        code=record.get("code"),
+        reason=str(record.get("reason") or ""),
+        method=record.get("method"),
+        path=record.get("path"),
+        version=record.get("http"),
+        host=headers.get("host"),
+        port=record.get("local_port"),
+        upgrade="upgrade" in headers if headers else None,
+        via=headers.get("via"),
+        request=headers,
+        first_bytes=_hex(str(first.get("hex", "")).replace(" ", "")),
+        hop="nginx" if record.get("proxy") else None,
+        facts=record,
+    )
+
+
+def _pairs(headers: Json) -> Iterable[tuple[Any, Any]]:
+    if isinstance(headers, Mapping):
+        return list(headers.items())
+    return [(pair[0], pair[1]) for pair in headers or []]
+
+
+def _with_records(proxied: Sequence[Attempt], recorded: Sequence[Attempt]) -> list[Attempt]:
+    """nginx's attempts with what the service said of them; direct attempts stand alone."""
+    joined = list(proxied)
+    free: dict[tuple[str, int | None], list[int]] = {}
+    for index, attempt in enumerate(joined):
+        if attempt.by == "backend":
+            free.setdefault((attempt.subject, attempt.status), []).append(index)
+    for record in recorded:
+        found = None
+        if record.hop == "nginx":
+            for index in free.get((record.subject, record.status), []):
+                # An accepted link is logged by nginx when it ends, by the service when it begins.
+                began = (joined[index].at or 0.0) - (joined[index].seconds or 0.0)
+                if abs(began - (record.at or 0.0)) <= SAME_SECONDS:
+                    found = index
+                    break
+        if found is None:
+            joined.append(record)
+            continue
+        free[(record.subject, record.status)].remove(found)
+        joined[found] = replace(
+            joined[found],
+            code=record.code,
+            reason=record.reason,
+            request=record.request,
+            backend_path=record.path,
+            first_bytes=record.first_bytes or joined[found].first_bytes,
+        )
+    return joined

@@ -1,0 +1,450 @@
+"""Links over time: how they ended, after how long, together with what else. Pure.
+
+A close code tells little (a server that closes on an error reports 1006 as well), so a link is
+judged by what was sent and received, by how the transport ended, and by its age compared with the
+*configured* timers; never with a literal.
+
+Facts read: ``service.records`` (``links``, ``events``), ``service.config``, ``host.unit``,
+``nginx.access`` (the 101 lines), ``nginx.error``, ``nginx.config``, ``nginx.process``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ptslink.doctor.attempts import PROBE_ID_PREFIX, SAME_SECONDS
+from ptslink.doctor.collect.nginx import location_for
+from ptslink.doctor.evidence import Case, Evidence, Json, Status
+
+#: Links of different controllers that end within this many seconds of each other end together.
+TOGETHER_SECONDS = 1.5
+#: So many ends make a mass drop, so many links of one controller a loop.
+MASS = 3
+LOOP = 4
+#: A link this short never carried anything, seconds.
+SHORT_SECONDS = 1.5
+
+Close = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link that was made and ended, from our records, nginx's log, or both."""
+
+    controller: str
+    peer: str
+    #: When it ended, epoch seconds.
+    at: float
+    #: How long it lived.
+    seconds: float
+    #: Short name of the end, such as ``lost-fin`` or ``ping-timeout``; "" if only nginx saw it.
+    code: str = ""
+    #: ``peer``, ``server``, ``transport``, or "" if unknown.
+    closed_by: str = ""
+    close_sent: Close | None = None
+    close_rcvd: Close | None = None
+    #: ``fin``, ``rst``, ``timeout``, ``closed``, ``aborted``, or "" if unknown.
+    transport: str = ""
+    error: str = ""
+    messages_in: int | None = None
+    messages_out: int | None = None
+    pings: int | None = None
+    pongs: int | None = None
+    #: Seconds between the last ping or pong and the end.
+    last_ping: float | None = None
+    last_pong: float | None = None
+    types: Mapping[str, int] = field(default_factory=dict)
+    first_bytes: bytes = b""
+    notes: tuple[str, ...] = ()
+    #: nginx's error events of this link, and whether nginx carried it at all.
+    events: tuple[Mapping[str, Json], ...] = ()
+    proxied: bool = False
+    port: int | None = None
+    host: str = ""
+    path: str = ""
+    firmware: str = ""
+
+    @property
+    def began(self) -> float:
+        return self.at - self.seconds
+
+    @property
+    def lost(self) -> bool:
+        """No closing frame went either way: the transport was lost (what people call 1006)."""
+        return bool(self.code) and self.close_sent is None and self.close_rcvd is None
+
+    def event(self, *kinds: str) -> Mapping[str, Json] | None:
+        return next((event for event in self.events if event["kind"] in kinds), None)
+
+    def shown(self) -> str:
+        """One line for a person."""
+        how = self.error or self.code or "ended"
+        closes = "".join(
+            f", {verb} {close[0]} {close[1]}".rstrip()
+            for verb, close in (("sent", self.close_sent), ("received", self.close_rcvd))
+            if close
+        )
+        messages = f", {self.messages_in} messages" if self.messages_in is not None else ""
+        return f"{self.controller or self.peer}: {self.seconds:.2f} s{messages}: {how}{closes}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """What is configured, in seconds; None: not known. A ping interval of 0 means no pings."""
+
+    ping_interval: float | None = None
+    ping_timeout: float | None = None
+    close: float | None = None
+    idle: float | None = None
+    head: float | None = None
+    proxy_read: float | None = None
+    keepalive: float | None = None
+    client_header: float | None = None
+    worker_shutdown: float | None = None
+
+
+def near(value: float | None, timer: float | None) -> bool:
+    """Whether a measured time is that timer's: a hundredth and a scheduling delay apart."""
+    if value is None or not timer:
+        return False
+    return -0.1 <= value - timer <= 0.4 + 0.01 * timer
+
+
+def timers(case: Case) -> Timers:
+    """The timers in force, from the evidence of the case."""
+    config = case.fact("service.config", "config") or {}
+    keepalive, limits = config.get("keepalive", {}), config.get("limits", {})
+    settings = link_settings(case)
+    return Timers(
+        ping_interval=keepalive.get("ping_interval_seconds"),
+        ping_timeout=keepalive.get("ping_timeout_seconds"),
+        close=limits.get("close_seconds"),
+        idle=limits.get("idle_seconds"),
+        head=limits.get("head_seconds"),
+        proxy_read=settings.get("proxy_read_timeout"),
+        keepalive=settings.get("keepalive_timeout"),
+        client_header=settings.get("client_header_timeout"),
+        worker_shutdown=case.fact("nginx.config", "worker_shutdown_timeout"),
+    )
+
+
+def link_settings(case: Case) -> dict[str, Any]:
+    """nginx's effective settings where the link goes through it, or {}.
+
+    The location that proxies the configured path; with several sites, the one that passes on to
+    the service's port.
+    """
+    location = link_location(case)
+    return location[1]["settings"] if location else {}
+
+
+def link_location(case: Case) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The server block and the location that pass the link on to the service."""
+    config = case.fact("service.config", "config") or {}
+    listen = config.get("listen", {})
+    path, port = "/" + str(listen.get("path", "ptsWebSocket")), listen.get("port", 3000)
+    upstreams = case.fact("nginx.config", "upstreams") or {}
+    best: tuple[int, dict[str, Any], dict[str, Any]] | None = None
+    for site in case.fact("nginx.config", "sites") or []:
+        location = location_for(site, path)
+        if location is None or not location["settings"]["proxy_pass"]:
+            continue
+        target = str(location["settings"]["proxy_pass"]).split("://")[-1]
+        servers = upstreams.get(target.split("/")[0], [target])
+        score = any(str(server).split("/")[0].endswith(f":{port}") for server in servers)
+        if best is None or score > best[0]:
+            best = (score, site, location)
+    return (best[1], best[2]) if best else None
+
+
+# --- Links -------------------------------------------------------------------------------------
+
+
+def links(case: Case) -> list[Link]:
+    """Every ended link of a controller, each once, in order of their ends."""
+    recorded = [
+        _of_record(record)
+        for piece in case.all("service.records")
+        for record in piece.facts.get("links", [])
+    ]
+    upgraded = [
+        event
+        for piece in case.all("nginx.error")
+        for event in piece.facts["events"]
+        if str(event["kind"]).startswith("upgraded-")
+    ]
+    proxied = [
+        _with_events(_of_line(line), upgraded)
+        for piece in case.all("nginx.access")
+        for line in piece.facts["lines"]
+        if line.get("status") == 101 and line.get("request_seconds") is not None
+    ]
+    joined = [_joined(link, proxied) for link in recorded]
+    used = {(link.controller, round(link.at, 3)) for link in joined}
+    alone = [
+        line
+        for line in proxied
+        if not any(line.controller == c and abs(line.at - at) <= SAME_SECONDS for c, at in used)
+    ]
+    every = [link for link in (*joined, *alone) if not link.controller.startswith(PROBE_ID_PREFIX)]
+    return sorted(every, key=lambda link: link.at)
+
+
+def _of_record(record: Mapping[str, Json]) -> Link:
+    first = record.get("first_bytes") or {}
+    try:
+        raw = bytes.fromhex(str(first.get("hex", "")).replace(" ", ""))
+    except ValueError:
+        raw = b""
+    return Link(
+        controller=str(record.get("controller") or ""),
+        peer=str(record.get("peer") or ""),
+        at=float(record["at"]),
+        seconds=float(record.get("seconds") or 0.0),
+        code=str(record.get("code") or "unknown"),
+        closed_by=str(record.get("closed_by") or ""),
+        close_sent=_close(record.get("close_sent")),
+        close_rcvd=_close(record.get("close_rcvd")),
+        transport=str(record.get("transport") or ""),
+        error=str(record.get("error") or ""),
+        messages_in=record.get("messages_in"),
+        messages_out=record.get("messages_out"),
+        pings=record.get("pings"),
+        pongs=record.get("pongs"),
+        last_ping=record.get("last_ping_seconds_before_end"),
+        last_pong=record.get("last_pong_seconds_before_end"),
+        types=record.get("types") or {},
+        first_bytes=raw,
+        notes=tuple(record.get("notes") or ()),
+        firmware=str(record.get("firmware") or ""),
+    )
+
+
+def _close(value: Json) -> Close | None:
+    return (int(value[0]), str(value[1])) if value else None
+
+
+def _of_line(line: Mapping[str, Json]) -> Link:
+    return Link(
+        controller=str(line.get("controller") or ""),
+        peer=str(line.get("client") or ""),
+        at=float(line["time"] or 0.0),
+        seconds=float(line["request_seconds"]),
+        proxied=True,
+        port=line.get("port"),
+        host=str(line.get("host") or ""),
+        path=str(line.get("path") or ""),
+        firmware=str(line.get("firmware") or ""),
+    )
+
+
+def _with_events(link: Link, events: Iterable[Mapping[str, Json]]) -> Link:
+    own = tuple(
+        event
+        for event in events
+        if event.get("client") == link.peer
+        and abs(event["time"] - link.at) <= SAME_SECONDS
+        and link.path in str(event.get("request"))
+    )
+    return replace(link, events=own)
+
+
+def _joined(link: Link, proxied: Sequence[Link]) -> Link:
+    for line in proxied:
+        if (
+            line.controller == link.controller
+            and abs(line.at - link.at) <= SAME_SECONDS
+            and abs(line.seconds - link.seconds) <= SAME_SECONDS
+        ):
+            return replace(
+                link,
+                events=line.events,
+                proxied=True,
+                port=line.port,
+                host=line.host,
+                path=line.path,
+                firmware=line.firmware,
+            )
+    return link
+
+
+def current(case: Case) -> list[Link]:
+    """Links that speak of the present: the last ones of each controller, newest at most an hour
+    before the newest of all, and the run of equal ends they belong to."""
+    every = links(case)
+    newest = max((link.at for link in every), default=0.0)
+    return [link for link in every if newest - link.at <= 3600.0]
+
+
+def by_controller(every: Iterable[Link]) -> dict[str, list[Link]]:
+    """Links by the controller they belong to (its address where it gave no id)."""
+    found: dict[str, list[Link]] = {}
+    for link in every:
+        found.setdefault(link.controller or link.peer, []).append(link)
+    return found
+
+
+# --- Patterns ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Links of several controllers that ended together."""
+
+    at: float
+    links: tuple[Link, ...]
+
+    @property
+    def controllers(self) -> set[str]:
+        return {link.controller or link.peer for link in self.links}
+
+
+def mass_drops(every: Sequence[Link]) -> list[Drop]:
+    """Moments at which at least MASS controllers lost their links."""
+    drops: list[Drop] = []
+    group: list[Link] = []
+    for link in sorted(every, key=lambda link: link.at):
+        if group and link.at - group[-1].at > TOGETHER_SECONDS:
+            drops += _drop(group)
+            group = []
+        group.append(link)
+    return [*drops, *_drop(group)]
+
+
+def _drop(group: Sequence[Link]) -> list[Drop]:
+    drop = Drop(group[0].at, tuple(group)) if group else None
+    return [drop] if drop and len(drop.controllers) >= MASS else []
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A controller that connects, is lost, and connects again."""
+
+    controller: str
+    links: tuple[Link, ...]
+    #: Median seconds from one beginning to the next.
+    period: float
+
+
+def loops(every: Sequence[Link]) -> list[Loop]:
+    """Controllers with at least LOOP links whose gaps are short beside their lives, or nil."""
+    found = []
+    for controller, own in by_controller(every).items():
+        if len(own) < LOOP:
+            continue
+        last = own[-12:]
+        periods = [b.began - a.began for a, b in itertools.pairwise(last)]
+        gaps = [b.began - a.at for a, b in itertools.pairwise(last)]
+        if statistics.median(gaps) <= 60.0:
+            found.append(Loop(controller, tuple(last), statistics.median(periods)))
+    return found
+
+
+def constant(values: Sequence[float]) -> float | None:
+    """The value all but a few outliers share, or None: a timer leaves a constant."""
+    if len(values) < 3:
+        return None
+    middle = statistics.median(values)
+    close = [v for v in values if abs(v - middle) <= 0.3 + 0.02 * middle]
+    return middle if len(close) >= max(3, 0.7 * len(values)) else None
+
+
+def fingerprints(seconds: float, configured: Timers) -> list[str]:
+    """Which configured timers a duration is the mark of, in words."""
+    named: list[tuple[float | None, str]] = [
+        (configured.proxy_read, "nginx's proxy_read_timeout"),
+        (configured.keepalive, "nginx's keepalive_timeout"),
+        (configured.client_header, "nginx's client_header_timeout"),
+        (configured.head, "the service's limits.head_seconds"),
+        (configured.idle, "the service's limits.idle_seconds"),
+        (configured.worker_shutdown, "nginx's worker_shutdown_timeout"),
+    ]
+    interval, timeout = configured.ping_interval, configured.ping_timeout
+    if interval and timeout:
+        named.append((interval, "one ping interval"))
+        named.append((interval + timeout, "ping interval + ping timeout"))
+        if configured.close:
+            named.append(
+                (interval + timeout + configured.close, "ping interval + timeout + close_seconds")
+            )
+    return [f"{name} ({timer:g} s)" for timer, name in named if timer and near(seconds, timer)]
+
+
+def moments(case: Case) -> list[tuple[float, str]]:
+    """What happened to the machine and when: reloads, restarts, stops, upgrades (epoch seconds)."""
+    found: list[tuple[float, str]] = []
+    for piece in case.all("nginx.error"):
+        found += [
+            (event["time"], str(event["kind"]))
+            for event in piece.facts["events"]
+            if event["kind"] in ("reloading", "stopping", "started", "worker-leaving")
+        ]
+    when = case.fact("nginx.process", "started")
+    if when:
+        found.append((float(when), "nginx started"))
+    for piece in case.all("host.unit"):
+        when = piece.facts.get("started")
+        if when:
+            found.append((float(when), f"{piece.facts['unit']} started"))
+    for piece in case.all("service.records"):
+        found += [(r["at"], f"service {r['code']}") for r in piece.facts.get("events", [])]
+    return sorted(found)
+
+
+def gather() -> list[Evidence]:
+    """The connection records of this server, with what stands out in them."""
+    from ptslink.doctor.collect import nginx, service  # the edge, for the command line only
+    from ptslink.doctor.collect.edge import LocalMachine
+
+    machine = LocalMachine()
+    evidence = [*service.collect(machine), *nginx.collect(machine)]
+    return [*evidence, *patterns(Case("this server", evidence))]
+
+
+def patterns(case: Case) -> list[Evidence]:
+    """What stands out in the records, as evidence a person can read (``pattern.*``)."""
+    every, configured = links(case), timers(case)
+    if not every:
+        return [
+            Evidence("pattern.links", Status.UNKNOWN, "no ended link on record", {}, 0, "server")
+        ]
+    found = [_overview(every)]
+    for loop in loops(current(case)):
+        durations = [link.seconds for link in loop.links]
+        same = constant(durations)
+        words = ", ".join(fingerprints(same, configured)) if same is not None else ""
+        seen = f"{loop.controller} reconnects every {loop.period:.1f} s"
+        seen += f"; each link lasts {same:.2f} s" if same is not None else "; durations vary"
+        seen += f" = {words}" if words else ""
+        facts = {
+            "controller": loop.controller,
+            "period": loop.period,
+            "seconds": same,
+            "fingerprints": fingerprints(same, configured) if same is not None else [],
+            "first": loop.links[0].shown(),
+        }
+        found.append(Evidence("pattern.loop", Status.FAILED, seen, facts, 0, "server"))
+    for drop in mass_drops(every):
+        before = [(drop.at - at, what) for at, what in moments(case) if -2 <= drop.at - at <= 120]
+        after = ", ".join(f"{what} {ago:.1f} s before" for ago, what in before[-3:])
+        seen = f"{len(drop.controllers)} controllers lost together" + (
+            f"; {after}" if after else ""
+        )
+        facts = {"at": drop.at, "controllers": sorted(drop.controllers), "before": before}
+        found.append(Evidence("pattern.drop", Status.FAILED, seen, facts, 0, "server"))
+    return found
+
+
+def _overview(every: Sequence[Link]) -> Evidence:
+    ends: dict[str, int] = {}
+    for link in every:
+        ends[link.code or "seen by nginx only"] = ends.get(link.code or "seen by nginx only", 0) + 1
+    short = sum(1 for link in every if link.seconds <= SHORT_SECONDS)
+    words = ", ".join(f"{n}x {code}" for code, n in sorted(ends.items(), key=lambda e: -e[1])[:4])
+    facts = {"links": len(every), "short": short, "ends": ends}
+    seen = f"{len(every)} ended links, {short} of them under {SHORT_SECONDS:g} s: {words}"
+    return Evidence("pattern.links", Status.OK, seen, facts, 0, "server")
