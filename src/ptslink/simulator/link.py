@@ -1,4 +1,4 @@
-"""Bytes to and from the server over asyncio: plain, TLS, and TLS of a device with small buffers."""
+"""Bytes to and from the server over asyncio, plain and TLS, and the ways to go away."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ class Link:
         await self._writer.drain()
 
     def half_close(self) -> None:
-        """End the sending side; raises ``OSError`` where the transport has no such thing."""
-        if not self._writer.can_write_eof():
-            raise OSError("a TLS connection cannot be half closed")
+        """End the sending side; raises ``OSError`` for TLS, which has no such thing."""
         self._writer.write_eof()
 
     async def close(self) -> None:
@@ -126,8 +124,12 @@ class AlertSent(OSError):
     """The device ended the connection by a TLS alert of its own; the text gives the number."""
 
 
-class GuardedTls(Link):
-    """TLS that looks at what arrives before the library does, to object as a device would."""
+class TlsLink(Link):
+    """TLS over a plain link, in the open, so that every alert of the device's reaches the wire.
+
+    asyncio's own TLS drops the connection without the alert that says why. Here what arrives can
+    also be looked at before the library does, to object as a device of small means would.
+    """
 
     def __init__(
         self,
@@ -201,3 +203,10 @@ class GuardedTls(Link):
 
     def half_close(self) -> None:
         raise OSError("a TLS connection cannot be half closed")
+
+    async def close(self) -> None:
+        with contextlib.suppress(OSError, ssl.SSLError):
+            self._tls.unwrap()
+        with contextlib.suppress(OSError):
+            await self._flush()
+        await super().close()

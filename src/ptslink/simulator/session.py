@@ -14,7 +14,7 @@ from ptslink.doctor.probe.target import Target
 from ptslink.handshake.accept import accept_value
 from ptslink.simulator.device import Device, Message
 from ptslink.simulator.head import handshake_head, weak_key
-from ptslink.simulator.link import GuardedTls, Link
+from ptslink.simulator.link import Link, TlsLink
 from ptslink.simulator.manner import Manner
 from ptslink.simulator.result import ControllerResult
 from ptslink.simulator.setup import Setup
@@ -77,19 +77,15 @@ class Session:
             raise LinkFailed(f"connect: {error_text(error)}") from error
 
     async def _connect(self, host: str) -> Link:
-        manner, port = self.manner, self.target.port
+        streams = await asyncio.open_connection(host, self.target.port)
         if self.tls is None:
-            return Link(*await asyncio.open_connection(host, port))
-        name = self.target.host if manner.sni else ""
-        if manner.tls_alert is None and manner.tls_record_bytes is None:
-            streams = await asyncio.open_connection(host, port, ssl=self.tls, server_hostname=name)
             return Link(*streams)
-        link = GuardedTls(
-            *await asyncio.open_connection(host, port),
+        link = TlsLink(
+            *streams,
             self.tls,
-            name or None,
-            alert=manner.tls_alert,
-            record_bytes=manner.tls_record_bytes,
+            self.target.host if self.manner.sni else None,
+            alert=self.manner.tls_alert,
+            record_bytes=self.manner.tls_record_bytes,
         )
         try:
             await link.handshake()
@@ -135,6 +131,8 @@ class Session:
             raise LinkFailed(f"handshake: {answer.line}")
         if not self.result.accept_ok:
             raise LinkFailed(f"handshake: Sec-WebSocket-Accept is {accept}")
+        if manner.half_close:
+            raise LinkFailed("handshake: HTTP 101, but the sending side is closed")
         if manner.prelude is not None:
             await link.write(manner.prelude(data))
         return answer.rest

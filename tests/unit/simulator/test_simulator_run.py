@@ -102,7 +102,9 @@ async def test_a_tag_without_an_answer_is_rejected() -> None:
     assert "no Valid for the tags" in str(result.controllers[0].tally.rejections[0].why)
 
 
-async def test_a_foreign_welcome_is_reported() -> None:
+async def test_a_foreign_welcome_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "CLOSE_SECONDS", 0.05)
+
     async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await upgrade(reader, writer)
         writer.write(b"\x81\x07Welcome")

@@ -55,14 +55,13 @@ def bend(wanted: Iterable[str], manner: Manner = FAITHFUL) -> Manner:
 
 
 def listing() -> str:
-    """Every id with its value and one line about it, a line of 80 columns or two each."""
+    """Every id with one line about it, and the value it takes, within 80 columns."""
     lines = []
     for deviation in TABLE.values():
-        name = deviation.id
+        lines.append(f"{deviation.id}\n    {deviation.summary}")
         if deviation.value:
-            name += f"={deviation.value}"
-        default = f" [{deviation.default}]" if deviation.default else ""
-        lines.append(f"{name}{default}\n    {deviation.summary}")
+            usual = f" (usually {deviation.default})" if deviation.default else ""
+            lines.append(f"    ={deviation.value}{usual}")
     return "\n".join(lines) + "\n"
 
 

@@ -81,7 +81,7 @@ DEVIATIONS = (
     ),
     Deviation(
         "tcp-half-open-ghost",
-        "loses its power after so many seconds: no FIN, and nothing is answered any more",
+        "loses its power after so many seconds: no FIN, nothing is answered",
         _leaving("ghost", reconnects=False),
         "SECONDS",
         "3",
@@ -119,7 +119,7 @@ DEVIATIONS = (
     ),
     Deviation(
         "dev-reboot-loop",
-        "reboots every so many seconds: no FIN, configuration first, counters of time from 0",
+        "reboots every so many seconds: no FIN, and configuration first",
         _leaving("reboot", reboots=True),
         "SECONDS",
         "10",
