@@ -15,9 +15,12 @@ from ptslink import version
 
 #: Subcommand name -> where its click command lives, as "module:attribute".
 SUBCOMMANDS: Mapping[str, str] = {
+    "ask": "ptslink.server.ask_command:ask",
     "check-config": "ptslink.server.command:check_config",
     "doctor": "ptslink.doctor.command:doctor",
+    "export": "ptslink.journal.export_command:export",
     "journal": "ptslink.journal.command:journal",
+    "logs": "ptslink.journal.logs_command:logs",
     "probe": "ptslink.doctor.probe.command:probe",
     "serve": "ptslink.server.command:serve",
     "simulate": "ptslink.simulator.command:simulate",

@@ -93,6 +93,14 @@ class Store:
         """Ids of every controller that ever had a message stored."""
         return list(self._controllers)
 
+    def offsets(self) -> dict[str, int]:
+        """The UTCOffset in minutes each controller told last, as far as any did."""
+        return dict(
+            self._connection.execute(
+                "SELECT pts_id, utc_offset FROM controllers WHERE utc_offset IS NOT NULL"
+            )
+        )
+
     def close(self) -> None:
         """Close the file; SQLite folds the log into it if it can."""
         self._connection.close()
@@ -152,12 +160,15 @@ class Store:
                 execute("ROLLBACK")
             raise
 
-    def trim_evidence(self, before: int, keep_rows: int) -> int:
-        """Delete evidence older than `before` (ms) and all but the newest rows; rows deleted."""
-        execute = self._connection.execute
-        cursor = execute(
-            "DELETE FROM evidence WHERE at < ? OR id <= (SELECT max(id) FROM evidence) - ?",
-            (before, keep_rows),
+    def trim_evidence(self, before: int, keep_rows: int, *, most: int = 5000) -> int:
+        """Delete evidence older than `before` (milliseconds) and all but the newest rows.
+
+        At most `most` rows at a time, so that no entry waits long. Returns the rows deleted.
+        """
+        cursor = self._connection.execute(
+            "DELETE FROM evidence WHERE id IN (SELECT id FROM evidence"
+            " WHERE at < ?1 OR id <= (SELECT max(id) FROM evidence) - ?2 ORDER BY id LIMIT ?3)",
+            (before, keep_rows, most),
         )
         return cursor.rowcount
 

@@ -30,6 +30,9 @@ MAX_EVIDENCE: Final = 10_000
 #: Seconds between attempts to get a failing journal back.
 RETRY_SECONDS: Final = 1.0
 
+#: Seconds between looks at the retention of evidence.
+TRIM_SECONDS: Final = 60.0
+
 #: Errors of one entry, not of the journal: the others of its batch must not suffer for it.
 _ENTRY_ERRORS: Final = (
     sqlite3.IntegrityError,
@@ -49,7 +52,8 @@ class JournalWriter:
 
     Args:
         open_store: opens the store; called again after a failure, in the writer's thread.
-        on_health: called on the event loop whenever `Health.ok` changes.
+        retry_seconds: time between attempts to get a failing journal back.
+        evidence_days, evidence_rows: retention of evidence by age and by number.
 
     Raises:
         whatever `open_store` raises the first time.
@@ -59,14 +63,21 @@ class JournalWriter:
         self,
         open_store: Callable[[], Store],
         *,
-        on_health: Callable[[Health], None] | None = None,
         retry_seconds: float = RETRY_SECONDS,
+        evidence_days: int = 90,
+        evidence_rows: int = 1_000_000,
     ) -> None:
         self._open_store = open_store
-        self._on_health = on_health
+        #: Called on the event loop whenever `Health.ok` changes.
+        self.on_health: Callable[[Health], None] | None = None
         self._retry = retry_seconds
+        self._evidence_days = evidence_days
+        self._evidence_rows = evidence_rows
+        self._next_trim = 0.0
         self._store: Store | None = open_store()
         self._known = set(self._store.controllers())
+        #: UTCOffset in minutes by controller, as the file had it when it was opened.
+        self.offsets: dict[str, int] = self._store.offsets()
         self._health = Health()
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._entries: list[Entry] = []
@@ -141,6 +152,9 @@ class JournalWriter:
                 self._commit([], evidence)
             if not self._health.ok:
                 self._try_again()
+            elif time.monotonic() >= self._next_trim:
+                self._next_trim = time.monotonic() + TRIM_SECONDS
+                self._trim()
         if self._store is not None:
             self._store.close()
 
@@ -217,6 +231,13 @@ class JournalWriter:
         else:
             self._succeed()
 
+    def _trim(self) -> None:
+        before = int((time.time() - self._evidence_days * 86_400) * 1000)
+        try:
+            self._usable_store().trim_evidence(before, self._evidence_rows)
+        except _JOURNAL_ERRORS as error:
+            self._fail(error)
+
     def _fail(self, error: Exception) -> None:
         if self._store is not None:
             self._failed_at = time.monotonic()
@@ -258,15 +279,16 @@ class JournalWriter:
             self._waiter = None
 
     def _changed(self) -> None:
-        if self._on_health is not None:
-            self._on_health(self._health)
+        if self.on_health is not None:
+            self.on_health(self._health)
 
 
 def open_writer(
     path: Path,
     *,
     status_history_seconds: int = 300,
-    on_health: Callable[[Health], None] | None = None,
+    evidence_days: int = 90,
+    evidence_rows: int = 1_000_000,
 ) -> JournalWriter:
     """A writer over the journal file at the path.
 
@@ -277,4 +299,4 @@ def open_writer(
     def open_store() -> Store:
         return Store(path, status_history_seconds=status_history_seconds)
 
-    return JournalWriter(open_store, on_health=on_health)
+    return JournalWriter(open_store, evidence_days=evidence_days, evidence_rows=evidence_rows)

@@ -6,19 +6,26 @@ Implements `ptslink.server.seam.Handler`. No sockets, no threads: it can be driv
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ptslink import version
 from ptslink.handshake.answer import document, explain
 from ptslink.handshake.head import Head, HeadError
-from ptslink.handshake.judge import Verdict, asks_to_upgrade, judge
+from ptslink.handshake.identity import identify
+from ptslink.handshake.judge import Rules, asks_to_upgrade, judge, refuse_identity
 from ptslink.handshake.path import link_path
-from ptslink.journal.entry import Journal
+from ptslink.journal.entry import Entry, Journal
+from ptslink.journal.logfiles import Line, LogFiles
+from ptslink.jsonpts.confirmation import is_upload
+from ptslink.server import upload
+from ptslink.server.admission import Admission
 from ptslink.server.config import Config
-from ptslink.server.filing import Clock
+from ptslink.server.downlink import Downlink
+from ptslink.server.evidence import EvidenceLog, ending_code
+from ptslink.server.filing import OTHER_CONTROLLER, Clock
 from ptslink.server.registry import Registry, Session
-from ptslink.server.seam import Answer, Ending, Peer
+from ptslink.server.seam import Answer, Caller, Ending, Peer
 from ptslink.server.uplink import Uplink
 
 JSON: Final = (("Content-Type", "application/json"),)
@@ -27,79 +34,289 @@ JSON: Final = (("Content-Type", "application/json"),)
 SERVICE_RESTART: Final = 1012
 REPLACED: Final = 4000
 
+#: Controllers whose clock offset is remembered between links.
+_MAX_CLOCKS: Final = 100_000
+#: Names of packet Types that get counters and log files of their own at most; the rest share one.
+_MAX_TYPES: Final = 64
+
 
 class App:
     """The behaviour behind every connection of the public listeners.
 
     Args:
         config: the configuration in force.
-        journal: where messages go.
+        journal: where messages and evidence go.
+        evidence: where attempts and endings are recorded.
+        downlink: where replies to commands go.
+        logs: for the per-type logs of messages, or None.
+        offsets: UTCOffset in minutes by controller, as far as known from earlier runs.
     """
 
-    def __init__(self, config: Config, journal: Journal) -> None:
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        *,
+        evidence: EvidenceLog,
+        downlink: Downlink,
+        logs: LogFiles | None = None,
+        offsets: Mapping[str, int] | None = None,
+    ) -> None:
         self.config = config
         self.journal = journal
+        self.evidence = evidence
+        self.downlink = downlink
         self.registry = Registry()
-        self.rules = config.rules()
+        self.rules: Rules = config.rules()
         self.stopping = False
         self.started = time.time()
+        self.admission = Admission(
+            connections=config.limits.connections,
+            per_address=config.limits.connections_per_address,
+            failures=config.limits.failures_per_minute,
+            proxies=config.listen.trusted_proxies,
+        )
+        self.attempts: dict[str, int] = {}
+        self.endings: dict[str, int] = {}
+        self.leniencies: dict[str, int] = {}
+        self.packets: dict[str, int] = {}
+        self.rsv1: dict[str, int] = {}
+        self.on_empty: Callable[[], None] | None = None
+        self._logs = logs
         self._uplink = Uplink(journal)
         self._zone = config.zone()
-        self.on_empty: Callable[[], None] | None = None
+        self._clocks = {id_: Clock(offset, self._zone) for id_, offset in (offsets or {}).items()}
+        self._upload_paths = frozenset(link_path("/" + p) for p in config.listen.upload_paths)
+        self._sample_ms = config.journal.status_history_seconds * 1000
 
     # Handler.
 
-    def arrived(self, peer: Peer) -> Answer | None:  # noqa: ARG002
-        return None
+    def arrived(self, peer: Peer) -> Answer | None:
+        if self.admission.arrive():
+            return None
+        reason = f"{self.config.limits.connections} connections are open, which is the limit."
+        self._attempt(peer, peer.address, None, 503, "too-many-connections", reason)
+        content = {"error": "too-many-connections", "message": reason}
+        return Answer(503, (*JSON, ("Retry-After", "10")), document(content), close=True)
 
-    def request(self, peer: Peer, head: Head, body: bytes) -> Answer | None:  # noqa: ARG002
+    def request(self, peer: Peer, head: Head, body: bytes) -> Answer | None:
         path = link_path(head.target)
         if path == "health" and head.method in ("GET", "HEAD") and not asks_to_upgrade(head):
-            return self._health()
-        verdict = judge(head, self.rules)
-        if verdict.status != 101:
-            return self._refusal(verdict)
-        if self.stopping:
-            return Answer(503, (*JSON, ("Retry-After", "1")), document(_STOPPING), close=True)
-        peer.context = Session(
-            peer,
-            verdict.identity,
-            time.time_ns() // 1_000_000,
-            Clock(zone=self._zone),
-            peer.address,
-            verdict.identity.controller,
-        )
-        return Answer(101, verdict.headers)
+            return self.health_answer()
+        remote = self.admission.remote(peer.address, head)
+        if head.method == "POST" and (path in self.rules.paths or path in self._upload_paths):
+            return self._upload(peer, remote, head, body)
+        return self._upgrade(peer, remote, head)
 
-    def unreadable(self, peer: Peer, error: HeadError, start: bytes) -> Answer | None:  # noqa: ARG002
-        if error.code in ("closed-before-request", "silent"):
+    def unreadable(self, peer: Caller, error: HeadError, start: bytes) -> Answer | None:
+        answered = error.code not in ("closed-before-request", "silent")
+        status = error.status if answered else 0
+        self.admission.fail(peer.address, time.time())
+        self._attempt(peer, peer.address, None, status, error.code, error.reason, start=start)
+        if not answered:
             return None
-        return Answer(
-            error.status,
-            JSON,
-            document({"error": error.code, "message": error.reason}),
-            close=True,
-        )
+        content = {
+            "error": error.code,
+            "message": error.reason,
+            "expected": {"method": "GET", "path": f"/{self.rules.path}"},
+        }
+        return Answer(error.status, JSON, document(content), close=True)
 
     def opened(self, peer: Peer) -> None:
         session: Session = peer.context
         self._uplink.opened(session)
-        replaced = self.registry.add(session)
-        if replaced is not None:
-            replaced.peer.close(REPLACED, "replaced by a newer connection")
+        self.admission.link(session.remote)
+        self._take_over(session)
 
     def message(self, peer: Peer, payload: bytes) -> None:
-        self._uplink.message(peer.context, payload)
+        session: Session = peer.context
+        entry = self._uplink.message(session, payload)
+        if not session.controller and entry.controller:
+            self._adopt(session, entry.controller)
+        self._note(session.counts, session.noted, entry, session)
+        for packet in entry.packets:
+            if not is_upload(packet.type) and not packet.type.startswith("Request"):
+                self.downlink.reply(session, packet)
 
-    def ended(self, peer: Peer, ending: Ending) -> None:  # noqa: ARG002
+    def ended(self, peer: Peer, ending: Ending) -> None:
         session: Session = peer.context
         self._uplink.ended(session)
+        self.downlink.ended(session)
         self.registry.remove(session)
+        self.admission.unlink(session.remote)
+        _count(self.endings, ending_code(ending))
+        self.evidence.link(session, ending)
         if not len(self.registry) and self.on_empty is not None:
             self.on_empty()
 
-    def left(self, peer: Peer) -> None:
-        pass
+    def left(self, peer: Peer) -> None:  # noqa: ARG002
+        self.admission.leave()
+
+    # Upgrades.
+
+    def _upgrade(self, peer: Peer, remote: str, head: Head) -> Answer:
+        verdict = judge(head, self.rules)
+        identity = verdict.identity
+        now = time.time()
+        known = self._known(identity.controller)
+        if not known and (excess := self.admission.too_much(remote, now)) is not None:
+            self._attempt(peer, remote, head, 429, "rate-limited", excess, identity.controller)
+            content = {"error": "rate-limited", "message": f"Too many attempts: {excess}."}
+            return Answer(429, (*JSON, ("Retry-After", "60")), document(content), close=True)
+        if verdict.status == 101 and self.stopping:
+            return Answer(503, (*JSON, ("Retry-After", "1")), document(_STOPPING), close=True)
+        for note in verdict.notes:
+            _count(self.leniencies, note)
+        self._attempt(
+            peer,
+            remote,
+            head,
+            verdict.status,
+            verdict.code,
+            verdict.reason,
+            identity.controller,
+            verdict.notes,
+        )
+        if verdict.status != 101:
+            self.admission.fail(remote, now)
+            content = explain(verdict, self.rules, port=self.config.listen.port)
+            return Answer(verdict.status, (*JSON, *verdict.headers), document(content))
+        peer.context = Session(
+            peer,
+            identity,
+            time.time_ns() // 1_000_000,
+            self._clock(identity.controller),
+            remote,
+            identity.controller,
+            time.monotonic(),
+        )
+        return Answer(101, verdict.headers)
+
+    def _known(self, controller: str) -> bool:
+        return bool(controller) and (
+            controller in self.rules.allowed or self.journal.knows(controller)
+        )
+
+    def _take_over(self, session: Session) -> None:
+        replaced = self.registry.add(session)
+        if replaced is not None:
+            self.evidence.event(
+                "replaced",
+                f"PTS Controller {session.controller} connected again from {session.remote}; "
+                f"its older connection from {replaced.remote} is closed.",
+                controller=session.controller,
+                peer=session.remote,
+                older_peer=replaced.remote,
+            )
+            replaced.peer.close(REPLACED, "replaced by a newer connection")
+
+    def _adopt(self, session: Session, controller: str) -> None:
+        """A link without X-Pts-Id named its controller in a message."""
+        session.controller = controller
+        session.clock = self._clock(controller)
+        self._take_over(session)
+
+    def _clock(self, controller: str) -> Clock:
+        clock = self._clocks.get(controller)
+        if clock is None:
+            clock = Clock(zone=self._zone)
+            if controller and len(self._clocks) < _MAX_CLOCKS:
+                self._clocks[controller] = clock
+        return clock
+
+    # Uploads over HTTP.
+
+    def _upload(self, peer: Peer, remote: str, head: Head, body: bytes) -> Answer | None:
+        identity = identify(head)
+        controller = identity.controller
+        fault = refuse_identity(head, identity, self.rules)
+        if fault is None:
+            wrong = upload.signature_fault(head, body, self.rules)
+            fault = (401, *wrong) if wrong is not None else None
+        if fault is not None:
+            status, code, reason = fault
+            self.admission.fail(remote, time.time())
+            self._attempt(peer, remote, head, status, code, reason, controller)
+            challenge = (("WWW-Authenticate", 'Basic realm="ptslink"'),) if status == 401 else ()
+            return upload.refusal(status, code, reason, *challenge)
+        if not self._known(controller):
+            excess = self.admission.too_much(remote, time.time())
+            if excess is not None:
+                self._attempt(peer, remote, head, 429, "rate-limited", excess, controller)
+                return upload.refusal(429, "rate-limited", excess, ("Retry-After", "60"))
+        entry = upload.take(
+            peer,
+            identity,
+            body,
+            journal=self.journal,
+            clock=self._clock(controller),
+            secret=self.rules.secret,
+        )
+        self._note({}, set(), entry, None)
+        return None
+
+    # Notes.
+
+    def _attempt(
+        self,
+        peer: Caller,
+        remote: str,
+        head: Head | None,
+        status: int,
+        code: str,
+        reason: str,
+        controller: str = "",
+        notes: tuple[str, ...] = (),
+        start: bytes = b"",
+    ) -> None:
+        _count(self.attempts, code)
+        self.evidence.attempt(
+            peer,
+            remote,
+            head,
+            status=status,
+            code=code,
+            reason=reason,
+            controller=controller,
+            notes=notes,
+            start=start,
+        )
+
+    def _note(
+        self, counts: dict[str, int], noted: set[str], entry: Entry, session: Session | None
+    ) -> None:
+        """Count packets, remember oddities, and leave a line in the per-type logs."""
+        for note in entry.notes:
+            if note not in noted:
+                noted.add(note)
+                self.evidence.event(
+                    note,
+                    f"PTS Controller {entry.controller} sent a message with: {note}."
+                    + (" The handshake's id is believed." if note == OTHER_CONTROLLER else ""),
+                    controller=entry.controller,
+                )
+        for packet in entry.packets:
+            type_ = packet.type
+            if type_ not in self.packets and len(self.packets) >= _MAX_TYPES:
+                type_ = "Other"
+            _count(counts, type_)
+            _count(self.packets, type_)
+            if self._logs is None or not is_upload(type_):
+                continue
+            if type_ == "UploadStatus" and session is not None:
+                if 0 <= entry.received - session.status_logged < self._sample_ms:
+                    continue
+                session.status_logged = entry.received
+            self._log_packet(type_, packet.id, packet.data, entry)
+
+    def _log_packet(self, type_: str, id_: bytes, data: bytes, entry: Entry) -> None:
+        assert self._logs is not None
+        fields: dict[str, Any] = {"id": id_.decode("utf-8", "replace"), "bytes": len(data)}
+        if self.config.logs.message_text:
+            fields["data"] = data.decode("utf-8", "replace")
+        name = type_ if type_.isalnum() and type_.isascii() else "Other"
+        message = f"PTS Controller {entry.controller} {type_}"
+        self._logs.put(Line(entry.received, (name,), message, fields, out=False))
 
     # Stopping.
 
@@ -118,11 +335,8 @@ class App:
 
     # Answers.
 
-    def _refusal(self, verdict: Verdict) -> Answer:
-        content = explain(verdict, self.rules, port=self.config.listen.port)
-        return Answer(verdict.status, (*JSON, *verdict.headers), document(content))
-
-    def _health(self) -> Answer:
+    def health_answer(self) -> Answer:
+        """``GET /health``: 200 when all is well, 503 when records cannot be kept."""
         content = self.health()
         return Answer(200 if content["status"] == "ok" else 503, JSON, document(content))
 
@@ -130,18 +344,25 @@ class App:
         """What ``GET /health`` says."""
         journal = self.journal.health
         status = "stopping" if self.stopping else "ok" if journal.ok else "failing"
+        logs = self._logs
         return {
             "status": status,
             "version": version(),
             "uptime_seconds": int(time.time() - self.started),
             "controllers": len(self.registry),
+            "connections": self.admission.open,
             "journal": {
                 "ok": journal.ok,
                 "reason": journal.reason or None,
                 "failing_since": journal.since,
             },
+            "logs": {"ok": not logs.failure, "reason": logs.failure or None} if logs else None,
             "path": f"/{self.rules.path}",
         }
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
 
 
 _STOPPING: Final = {

@@ -33,17 +33,19 @@ def load_or_exit(path: Path) -> Config:
 def serve(config_path: Path) -> None:
     """Serve controllers until SIGTERM.
 
-    SIGTERM and SIGINT stop accepting, close every controller with 1012 and end with 0. Exit 1: an
-    address or the journal cannot be had. Exit 2: the configuration is wrong.
+    SIGHUP reads certificates, allow-list, users and secret again. SIGTERM and SIGINT stop
+    accepting, close every controller with 1012 and end with 0. Exit 1: an address or the journal
+    cannot be had. Exit 2: the configuration is wrong.
     """
     config = load_or_exit(config_path)
     from ptslink.journal.schema import ForeignDatabase
     from ptslink.server.listeners import ListenError
     from ptslink.server.service import run
+    from ptslink.server.tls import CertificateError
 
     try:
-        asyncio.run(run(config))
-    except ListenError as error:
+        asyncio.run(run(config, config_path))
+    except (ListenError, CertificateError) as error:
         raise click.ClickException(str(error)) from error
     except (sqlite3.Error, OSError, ForeignDatabase) as error:
         raise click.ClickException(f"journal {config.journal.path}: {error}") from error
@@ -58,6 +60,14 @@ def check_config(config_path: Path) -> None:
     accepted.
     """
     config = load_or_exit(config_path)
+    if config.tls.port:
+        from ptslink.server.tls import CertificateError, make_context
+
+        try:
+            make_context(config.tls)
+        except CertificateError as error:
+            click.echo(f"{config_path}: tls: {error}", err=True)
+            raise SystemExit(2) from error
     click.echo(
         f"{config_path}: good; the link will be at port {config.listen.port},"
         f" path /{config.listen.path}"

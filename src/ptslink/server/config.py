@@ -194,6 +194,9 @@ class Logs:
     keep_megabytes: int = setting(
         500, s.whole(1, 1_000_000, "megabytes"), "size of all files together; oldest go first"
     )
+    short_connection_seconds: float = setting(
+        5.0, s.number(0, 3600, "seconds"), "links that lasted less also go to ShortConnection"
+    )
     message_text: bool = setting(
         False, s.BOOLEAN, "write the messages themselves to the per-type logs (personal data)"
     )

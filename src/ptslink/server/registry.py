@@ -20,11 +20,14 @@ class Session:
         since: milliseconds since 1970 UTC.
         clock: what is known of the controller's clock.
         remote: address of the controller, which behind a proxy is not the peer's.
-        head_fields: redacted request headers, for the evidence.
+        controller: id from the handshake, or from the first message that named one; "" before.
+        opened_at: loop time.
         waiting: messages not yet settled.
         waiting_bytes: their bytes.
         held: whether reading is paused for them.
-        counts: messages by packet Type.
+        counts: packets by Type.
+        noted: names of oddities seen in messages.
+        status_logged: when an UploadStatus last left a log line, milliseconds since 1970 UTC.
     """
 
     peer: Peer
@@ -33,11 +36,13 @@ class Session:
     clock: Clock
     remote: str
     controller: str
+    opened_at: float
     waiting: int = 0
     waiting_bytes: int = 0
     held: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     noted: set[str] = field(default_factory=set)
+    status_logged: int = 0
 
 
 class Registry:

@@ -68,12 +68,27 @@ class Ending:
     last_pong: float | None = None
 
 
-class Peer(Protocol):
-    """One connection, as a handler sees it."""
+class Caller(Protocol):
+    """Whoever is at the other end, as far as the socket tells.
 
-    number: int
+    Attributes:
+        address: the peer's address, "" on a Unix socket.
+        local_port: the port it came to.
+    """
+
     address: str
     local_port: int
+
+
+class Peer(Caller, Protocol):
+    """One connection, as a handler sees it.
+
+    Attributes:
+        number: unique within the process.
+        context: whatever the handler keeps with it.
+    """
+
+    number: int
     context: Any
 
     def send(self, payload: bytes) -> bool:
@@ -108,7 +123,7 @@ class Handler(Protocol):
         """A whole request is there. None means that `Peer.answer` is called later."""
         ...
 
-    def unreadable(self, peer: Peer, error: HeadError, start: bytes) -> Answer | None:
+    def unreadable(self, peer: Caller, error: HeadError, start: bytes) -> Answer | None:
         """The bytes are no request; ``start`` is what came first. None closes without an answer."""
         ...
 
@@ -141,5 +156,4 @@ class FrontLimits:
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
     tolerate_rsv1: bool = False
-    strict_frames: bool = False
     counters: dict[str, int] = field(default_factory=dict)

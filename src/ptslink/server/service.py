@@ -5,21 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
 
+from ptslink.journal.logfiles import LogFiles
 from ptslink.journal.writer import JournalWriter, open_writer
 from ptslink.server import systemd
+from ptslink.server.admin import AdminApp
 from ptslink.server.app import App
-from ptslink.server.config import Config
+from ptslink.server.config import Config, ConfigError, load
+from ptslink.server.downlink import Downlink
+from ptslink.server.evidence import EvidenceLog
 from ptslink.server.front import SCRATCH_BYTES, Front
-from ptslink.server.listeners import listen_all
+from ptslink.server.listeners import BACKLOG, Listeners, obtain
 from ptslink.server.seam import FrontLimits, Handler
+from ptslink.server.tls import HANDSHAKE_SECONDS, CertificateError, Certificates, TlsLayer
 from ptslink.server.wheel import Wheel
 
 
-def front_limits(config: Config) -> FrontLimits:
+def front_limits(config: Config, counters: dict[str, int]) -> FrontLimits:
     """What one connection may take under this configuration."""
     return FrontLimits(
         head_bytes=config.limits.head_bytes,
@@ -30,6 +39,7 @@ def front_limits(config: Config) -> FrontLimits:
         ping_interval=config.keepalive.ping_interval_seconds,
         ping_timeout=config.keepalive.ping_timeout_seconds,
         tolerate_rsv1=config.listen.tolerate_rsv1,
+        counters=counters,
     )
 
 
@@ -37,16 +47,23 @@ class Fronts:
     """Makes a `Front` for each accepted connection of one handler."""
 
     def __init__(
-        self, handler: Handler, limits: FrontLimits, wheel: Wheel, numbers: itertools.count[int]
+        self,
+        handler: Handler,
+        limits: FrontLimits,
+        wheel: Wheel,
+        numbers: itertools.count[int],
+        certificates: Certificates | None = None,
     ) -> None:
         self._handler = handler
         self._limits = limits
         self._wheel = wheel
         self._numbers = numbers
+        self._certificates = certificates
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._loop = asyncio.get_running_loop()
 
     def __call__(self) -> Front:
+        """A plain connection."""
         return Front(
             self._handler,
             self._limits,
@@ -56,23 +73,84 @@ class Fronts:
             next(self._numbers),
         )
 
+    def with_tls(self) -> TlsLayer:
+        """A connection under TLS."""
+        assert self._certificates is not None
+        return TlsLayer(
+            self._certificates,
+            self(),
+            self._handler,
+            self._wheel,
+            self._scratch,
+            HANDSHAKE_SECONDS,
+            self._loop,
+        )
+
 
 class Server:
-    """A running server; made by `start_server`."""
+    """A running server; made by `start_server`.
+
+    Attributes:
+        port, tls_port, admin_port: where it listens; 0 where it does not.
+    """
 
     def __init__(
         self,
         app: App,
         journal: JournalWriter,
+        logs: LogFiles,
         wheel: Wheel,
-        servers: list[asyncio.Server],
-        port: int,
+        certificates: Certificates | None,
     ) -> None:
         self.app = app
-        self.port = port
+        self.admin = AdminApp(app, wheel)
+        self.port = self.tls_port = self.admin_port = 0
         self._journal = journal
+        self._logs = logs
         self._wheel = wheel
-        self._servers = servers
+        self._certificates = certificates
+        self._servers: list[asyncio.Server] = []
+        self._admin_servers: list[asyncio.Server] = []
+
+    async def listen(self, listeners: Listeners) -> None:
+        """Begin to accept connections."""
+        loop = asyncio.get_running_loop()
+        numbers = itertools.count(1)
+        limits = front_limits(self.app.config, self.app.rsv1)
+        fronts = Fronts(self.app, limits, self._wheel, numbers, self._certificates)
+        admins = Fronts(self.admin, FrontLimits(), self._wheel, numbers)
+
+        async def serve(factory: Callable[[], asyncio.BaseProtocol], item: socket.socket) -> None:
+            servers = self._admin_servers if factory is admins else self._servers
+            servers.append(await loop.create_server(factory, sock=item, backlog=BACKLOG))
+
+        for item in listeners.link:
+            await serve(fronts, item)
+        for item in listeners.tls:
+            await serve(fronts.with_tls, item)
+        for item in listeners.admin:
+            await serve(admins, item)
+        if listeners.unix is not None:
+            self._admin_servers.append(
+                await loop.create_unix_server(admins, sock=listeners.unix, backlog=16)
+            )
+        self.port, self.tls_port, self.admin_port = listeners.ports()
+
+    def reload(self, path: Path) -> None:
+        """Take over certificates, allow-list, users and secret from the file (SIGHUP).
+
+        A mistake changes nothing and is logged. Other settings need a restart.
+        """
+        evidence = self.app.evidence
+        try:
+            config = load(path)
+            if self._certificates is not None:
+                self._certificates.reload()
+        except (ConfigError, CertificateError) as error:
+            evidence.event("reload-refused", f"Reload refused, nothing changed: {error}")
+            return
+        self.app.rules = config.rules()
+        evidence.event("reloaded", "Certificates, allow-list, users and secret were read again.")
 
     async def stop(self) -> None:
         """Stop accepting, settle what came, close every link with 1012, wait for the peers."""
@@ -80,6 +158,7 @@ class Server:
             server.close()
         drained = asyncio.Event()
         self.app.on_empty = drained.set
+        links = len(self.app.registry)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.app.config.limits.drain_seconds):
                 self.app.hold_all()
@@ -87,8 +166,13 @@ class Server:
                 self.app.close_all()
                 if len(self.app.registry):
                     await drained.wait()
+        self.app.evidence.event("stopped", f"Stopped; {links} links were closed with 1012.")
+        for server in self._admin_servers:
+            server.close()
+        await self.admin.close()
         await self._journal.close()
         self._wheel.stop()
+        await asyncio.to_thread(self._logs.close)
 
 
 async def start_server(
@@ -96,45 +180,84 @@ async def start_server(
     *,
     inherited: list[tuple[str, socket.socket]] | None = None,
     journal: JournalWriter | None = None,
+    out: BinaryIO | None = None,
 ) -> Server:
     """Open the journal, listen, and serve.
 
+    Args:
+        inherited: listening sockets handed over by systemd.
+        journal: another journal than the configured one, for tests.
+        out: stream for JSON lines.
+
     Raises:
-        ListenError: an address cannot be had.
+        CertificateError, ListenError: what it says.
         sqlite3.Error, OSError, ForeignDatabase: the journal cannot be opened.
     """
     loop = asyncio.get_running_loop()
-    listeners = [item for _, item in inherited or ()]
-    if not listeners:
-        listeners = listen_all(config.listen.addresses, config.listen.port)
-    if journal is None:
-        try:
+    certificates = Certificates(config.tls) if config.tls.port else None
+    listeners = obtain(config, inherited or [])
+    try:
+        if journal is None:
             journal = open_writer(
-                config.journal.path, status_history_seconds=config.journal.status_history_seconds
+                config.journal.path,
+                status_history_seconds=config.journal.status_history_seconds,
+                evidence_days=config.journal.evidence_days,
+                evidence_rows=config.journal.evidence_rows,
             )
-        except BaseException:
-            for listener in listeners:
-                listener.close()
-            raise
+    except BaseException:
+        listeners.close()
+        raise
+    logs = LogFiles(
+        config.logs.directory,
+        keep_days=config.logs.keep_days,
+        keep_bytes=config.logs.keep_megabytes * 1_000_000,
+        out=out,
+    )
+    logs.start()
+    evidence = EvidenceLog(journal, logs, short_seconds=config.logs.short_connection_seconds)
+    journal.on_health = evidence.health
     journal.start()
     wheel = Wheel(loop)
     wheel.start()
-    app = App(config, journal)
-    fronts = Fronts(app, front_limits(config), wheel, itertools.count(1))
-    servers = [await loop.create_server(fronts, sock=item, backlog=1024) for item in listeners]
-    return Server(app, journal, wheel, servers, listeners[0].getsockname()[1])
+    app = App(
+        config,
+        journal,
+        evidence=evidence,
+        downlink=Downlink(wheel, config.admin.command_seconds, loop.time),
+        logs=logs,
+        offsets=journal.offsets,
+    )
+    server = Server(app, journal, logs, wheel, certificates)
+    await server.listen(listeners)
+    evidence.event("started", f"Listening on port {server.port}, path /{config.listen.path}.")
+    return server
 
 
-async def run(config: Config, *, ready: Callable[[Server], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
+async def run(config: Config, path: Path) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. SIGHUP reloads.
+
+    Args:
+        path: the configuration file, read again on SIGHUP.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    server = await start_server(
+        config, inherited=systemd.inherited_sockets(), out=sys.stdout.buffer
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await start_server(config, inherited=systemd.inherited_sockets())
-    systemd.notify("READY=1")
-    if ready is not None:
-        ready(server)
+
+    def reload() -> None:
+        # RELOADING and MONOTONIC_USEC are what Type=notify-reload waits for.
+        systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={systemd.monotonic_microseconds()}")
+        server.reload(path)
+        systemd.notify("READY=1")
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    watchdog = systemd.Watchdog(loop, systemd.watchdog_seconds())
+    watchdog.start()
+    systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
     await stop.wait()
     systemd.notify("STOPPING=1")
     await server.stop()
+    watchdog.stop()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 from typing import Final
 
@@ -54,3 +56,32 @@ def inherited_sockets(
         os.set_inheritable(listener.fileno(), False)
         found.append((names[at] if at < len(names) else "", listener))
     return found
+
+
+def monotonic_microseconds() -> int:
+    """The monotonic clock as systemd counts it."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
+class Watchdog:
+    """Feeds systemd's watchdog from the event loop: a loop that hangs stops feeding it.
+
+    Args:
+        seconds: the watchdog's patience, or None when there is none.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
+        self._loop = loop
+        self._every = None if seconds is None else seconds / 3
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Feed now and from now on."""
+        if self._every is not None:
+            notify("WATCHDOG=1")
+            self._handle = self._loop.call_later(self._every, self.start)
+
+    def stop(self) -> None:
+        """Feed no more."""
+        if self._handle is not None:
+            self._handle.cancel()

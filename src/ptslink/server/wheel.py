@@ -36,9 +36,14 @@ class Wheel:
         self._slots: dict[int, list[Due]] = {}
         self._done = int(loop.time() / tick)
         self._handle: asyncio.TimerHandle | None = None
+        self._expected = 0.0
+        #: How late the latest tick was, and the latest of all, in seconds: the loop's delay.
+        self.lag = 0.0
+        self.lag_max = 0.0
 
     def start(self) -> None:
         """Begin ticking."""
+        self._expected = self._loop.time() + self._tick
         self._handle = self._loop.call_later(self._tick, self._run)
 
     def stop(self) -> None:
@@ -55,6 +60,8 @@ class Wheel:
 
     def _run(self) -> None:
         now = self._loop.time()
+        self.lag = max(now - self._expected, 0.0)
+        self.lag_max = max(self.lag, self.lag_max)
         current = int(now / self._tick)
         while self._done < current:
             self._done += 1
@@ -62,4 +69,5 @@ class Wheel:
                 again = item.due(now)
                 if again is not None:
                     self.add(item, again)
+        self._expected = self._loop.time() + self._tick
         self._handle = self._loop.call_later(self._tick, self._run)

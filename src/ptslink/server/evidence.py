@@ -1,0 +1,238 @@
+"""Evidence: one structured record of every attempt and every link, and the lines people search.
+
+Records go to the journal, all of them. Lines go to the log files and standard output, and there a
+caller that repeats itself every second is summed up after a while: the log backs off, the
+controller is never refused for it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from ptslink.handshake.head import Head
+from ptslink.journal.entry import Evidence, Health, Journal
+from ptslink.journal.logfiles import Line, LogFiles
+from ptslink.server.registry import Session
+from ptslink.server.seam import Caller, Ending
+
+#: Equal lines of one caller written per minute; the rest are counted.
+LINES_PER_MINUTE: Final = 12
+#: Callers remembered within a minute; beyond, their lines are counted together.
+_MAX_CALLERS: Final = 10_000
+
+
+class EvidenceLog:
+    """Writes evidence to the journal and to the logs.
+
+    Args:
+        journal, logs: where it goes.
+        short_seconds: a link that lasted less also goes to ``ShortConnection``.
+    """
+
+    def __init__(self, journal: Journal, logs: LogFiles | None, *, short_seconds: float) -> None:
+        self._journal = journal
+        self._logs = logs
+        self._short = short_seconds
+        self._minute = 0
+        self._said: dict[tuple[str, str], int] = {}
+        self._unsaid = 0
+
+    def attempt(
+        self,
+        peer: Caller,
+        remote: str,
+        head: Head | None,
+        *,
+        status: int,
+        code: str,
+        reason: str,
+        controller: str = "",
+        notes: tuple[str, ...] = (),
+        start: bytes = b"",
+    ) -> None:
+        """An attempt to connect, accepted or not.
+
+        Args:
+            remote: the caller's address, as told by a trusted proxy or the socket.
+            head: the request, when it could be read.
+            status: the answer, 0 when there was none.
+            start: first bytes of what could not be read.
+        """
+        at = _now()
+        detail: dict[str, Any] = {"status": status, "reason": reason, "local_port": peer.local_port}
+        if remote != peer.address:
+            detail["proxy"] = peer.address
+        if head is not None:
+            detail["method"] = head.method
+            detail["path"] = head.target
+            detail["http"] = head.version
+            detail["headers"] = head.redacted()
+        if notes:
+            detail["notes"] = notes
+        if start:
+            detail["first_bytes"] = {"hex": start[:64].hex(" "), "text": printable(start[:64])}
+        self._journal.record(Evidence("attempt", at, controller, remote, code, detail))
+        who = f"PTS Controller {controller}" if controller else "a caller without a controller id"
+        if status == 101:
+            message = (
+                f"Verifying WebSocket client {remote}: PTS Controller attempting connection, "
+                f"{who}: connection established successfully"
+            )
+            files: tuple[str, ...] = ("Connection",)
+        elif code == "rate-limited":
+            message = f"Rate limiting {remote}, {who}: {reason}"
+            files = ("ConnectionIssue",)
+        elif head is not None:
+            message = (
+                f"Verifying WebSocket client {remote}: PTS Controller attempting connection, "
+                f"{who}: refused with {status} {code}: {reason}"
+            )
+            files = ("ConnectionIssue",)
+        else:
+            message = f"Connection from {remote} brought no request: {code}: {reason}"
+            files = ("ConnectionIssue",)
+        facts = {"event": "attempt", "code": code, "peer": remote, "controller": controller}
+        self._say(controller or remote, code, Line(at, files, message, {**facts, **detail}))
+
+    def link(self, session: Session, ending: Ending) -> None:
+        """A link that ended."""
+        at = _now()
+        code = ending_code(ending)
+        detail = ending_detail(session, ending)
+        controller = session.controller
+        self._journal.record(Evidence("link", at, controller, session.remote, code, detail))
+        files: tuple[str, ...] = ("Disconnection",)
+        if ending.seconds < self._short:
+            files = ("Disconnection", "ShortConnection")
+        message = (
+            f"PTS Controller {controller or '(no id)'} disconnected after {ending.seconds:.1f} s, "
+            f"{ending.messages_in} messages: {describe(ending)}"
+        )
+        facts = {"event": "link", "code": code, "peer": session.remote, "controller": controller}
+        self._say(controller or session.remote, code, Line(at, files, message, {**facts, **detail}))
+
+    def event(self, code: str, message: str, **detail: Any) -> None:
+        """Something that happened to the server or a session; logged in full."""
+        at = _now()
+        controller = str(detail.pop("controller", ""))
+        peer = str(detail.pop("peer", ""))
+        self._journal.record(
+            Evidence("event", at, controller, peer, code, {"message": message, **detail})
+        )
+        facts = {"event": "event", "code": code, "peer": peer, "controller": controller, **detail}
+        self._say(controller, code, Line(at, ("Server",), message, facts))
+
+    def health(self, health: Health) -> None:
+        """The journal's health changed. Loud on purpose."""
+        if health.ok:
+            self.event("journal-recovered", "The journal works again; confirmations are sent.")
+        else:
+            self.event(
+                "journal-failing",
+                f"THE JOURNAL FAILS: {health.reason}. Nothing is confirmed; controllers keep and "
+                "resend their records.",
+                reason=health.reason,
+            )
+
+    def _say(self, caller: str, code: str, line: Line) -> None:
+        if self._logs is None:
+            return
+        minute = line.at // 60_000
+        if minute != self._minute:
+            self._begin_minute(minute, line.at)
+        key = (caller, code)
+        count = self._said.get(key, 0)
+        if (count >= LINES_PER_MINUTE) or (not count and len(self._said) >= _MAX_CALLERS):
+            self._unsaid += 1
+            return
+        self._said[key] = count + 1
+        self._logs.put(line)
+
+    def _begin_minute(self, minute: int, at: int) -> None:
+        if self._unsaid and self._logs is not None:
+            repeated = sorted(
+                (key for key, count in self._said.items() if count >= LINES_PER_MINUTE)
+            )[:20]
+            message = f"{self._unsaid} repeated lines of the last minute were left out"
+            fields = {
+                "event": "backoff",
+                "repeated": [f"{code} of {who}" for who, code in repeated],
+            }
+            self._logs.put(Line(at, ("Server",), message, fields))
+        self._minute = minute
+        self._said.clear()
+        self._unsaid = 0
+
+
+def ending_code(ending: Ending) -> str:
+    """The stable short name of how a link ended."""
+    if ending.fault is not None:
+        return ending.fault
+    if ending.close_rcvd is None and ending.close_sent is None:
+        return f"lost-{ending.transport}"
+    code, _ = (ending.close_sent if ending.closed_by == "server" else None) or (
+        ending.close_rcvd or ending.close_sent or (1006, "")
+    )
+    return f"closed-{code}-by-{ending.closed_by}"
+
+
+def describe(ending: Ending) -> str:
+    """How a link ended, in the words people search for.
+
+    1006 is said only when no closing frame went either way: that alone is a lost transport.
+    """
+    if ending.close_rcvd is None and ending.close_sent is None:
+        return f"Close code 1006 (abnormal closure), transport ended by {ending.transport}"
+    parts = []
+    if ending.fault is not None:
+        parts.append(f"{ending.fault}: {ending.error}")
+    for verb, close in (("sent", ending.close_sent), ("received", ending.close_rcvd)):
+        if close is not None:
+            parts.append(f"close {close[0]} {verb}" + (f" ({close[1]})" if close[1] else ""))
+        else:
+            parts.append(f"no close {verb}")
+    return ", ".join(parts) + f", closed by {ending.closed_by}"
+
+
+def ending_detail(session: Session, ending: Ending) -> dict[str, Any]:
+    """The record of a link, JSON-ready; times in seconds."""
+    detail: dict[str, Any] = {
+        "since": session.since,
+        "seconds": round(ending.seconds, 3),
+        "messages_in": ending.messages_in,
+        "messages_out": ending.messages_out,
+        "bytes_in": ending.bytes_in,
+        "bytes_out": ending.bytes_out,
+        "closed_by": ending.closed_by,
+        "close_sent": ending.close_sent,
+        "close_rcvd": ending.close_rcvd,
+        "transport": ending.transport,
+        "pings": ending.pings,
+        "pongs": ending.pongs,
+        "types": session.counts,
+    }
+    ended = session.opened_at + ending.seconds
+    for name, moment in (("last_ping", ending.last_ping), ("last_pong", ending.last_pong)):
+        if moment is not None:
+            detail[f"{name}_seconds_before_end"] = round(ended - moment, 3)
+    if ending.error is not None:
+        detail["error"] = ending.error
+        detail["fault"] = ending.fault
+    if ending.first_bytes:
+        detail["first_bytes"] = {
+            "hex": ending.first_bytes.hex(" "),
+            "text": printable(ending.first_bytes),
+        }
+    if session.noted:
+        detail["notes"] = sorted(session.noted)
+    return detail
+
+
+def printable(data: bytes) -> str:
+    """Bytes as text with dots for what cannot be printed."""
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,75 @@
+"""HTTP upload mode: the same messages by POST (PTS-2 protocol 2.5)."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Final
+
+from ptslink.handshake import signature
+from ptslink.handshake.answer import document
+from ptslink.handshake.head import Head
+from ptslink.handshake.identity import Identity
+from ptslink.handshake.judge import Rules
+from ptslink.journal.entry import Entry, Journal, Transport
+from ptslink.jsonpts.confirmation import confirm, expects_answer, refuse
+from ptslink.jsonpts.envelope import decode
+from ptslink.server.filing import Clock, file
+from ptslink.server.seam import Answer, Peer
+
+_HEADERS: Final = (("Content-Type", "application/json; charset=utf-8"),)
+
+
+def signature_fault(head: Head, body: bytes, rules: Rules) -> tuple[str, str] | None:
+    """What is wrong with an upload's signature: (code, reason), or None.
+
+    The signature covers the body's bytes as received, a trailing CRLF included. The controller
+    sends UploadConfiguration unsigned.
+    """
+    if not rules.secret:
+        return None
+    sent = head.get("x-data-signature")
+    if sent is not None:
+        if signature.verify(rules.secret, body, sent):
+            return None
+        return "signature-wrong", "X-Data-Signature does not match the body: the secrets differ."
+    if not rules.secret_required:
+        return None
+    packets = decode(body).packets
+    if packets and all(packet.type == "UploadConfiguration" for packet in packets):
+        return None
+    return "signature-missing", "A secret key is set here; the upload is not signed."
+
+
+def take(
+    peer: Peer, identity: Identity, body: bytes, *, journal: Journal, clock: Clock, secret: str
+) -> Entry:
+    """File an upload; the peer is answered once it is durable."""
+    entry = file(
+        body,
+        controller=identity.controller,
+        clock=clock,
+        received=time.time_ns() // 1_000_000,
+        transport=Transport.HTTP,
+        link=peer.number,
+        settled=partial(_settled, peer, secret),
+    )
+    journal.append(entry)
+    return entry
+
+
+def _settled(peer: Peer, secret: str, entry: Entry) -> None:
+    render = confirm if entry.stored else refuse
+    packets = b",".join(render(packet) for packet in entry.packets if expects_answer(packet))
+    body = b'{"Protocol":"jsonPTS","Packets":[' + packets + b"]}"
+    headers: tuple[tuple[str, str], ...] = _HEADERS
+    if secret:
+        # With a secret set, the controller rejects an answer that is not signed.
+        headers = (*_HEADERS, ("X-Data-Signature", signature.sign(secret, body)))
+    peer.answer(Answer(200, headers, body))
+
+
+def refusal(status: int, code: str, reason: str, *headers: tuple[str, str]) -> Answer:
+    """The answer to an upload that is not taken."""
+    content = {"error": code, "message": reason}
+    return Answer(status, (("Content-Type", "application/json"), *headers), document(content))
