@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ptslink.doctor.attempts import PROBE_ID_PREFIX, SAME_SECONDS
-from ptslink.doctor.collect.nginx import location_for
+from ptslink.doctor.collect.nginx import location_for, passes_to
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 
 #: Links of different controllers that end within this many seconds of each other end together.
@@ -147,15 +147,16 @@ def link_location(case: Case) -> tuple[dict[str, Any], dict[str, Any]] | None:
     config = case.fact("service.config", "config") or {}
     listen = config.get("listen", {})
     path, port = "/" + str(listen.get("path", "ptsWebSocket")), listen.get("port", 3000)
-    upstreams = case.fact("nginx.config", "upstreams") or {}
+    facts = {
+        "sites": case.fact("nginx.config", "sites") or [],
+        "upstreams": case.fact("nginx.config", "upstreams"),
+    }
     best: tuple[int, dict[str, Any], dict[str, Any]] | None = None
-    for site in case.fact("nginx.config", "sites") or []:
+    for site in facts["sites"]:
         location = location_for(site, path)
         if location is None or not location["settings"]["proxy_pass"]:
             continue
-        target = str(location["settings"]["proxy_pass"]).split("://")[-1]
-        servers = upstreams.get(target.split("/")[0], [target])
-        score = any(str(server).split("/")[0].endswith(f":{port}") for server in servers)
+        score = int(passes_to(facts, location, port))
         if best is None or score > best[0]:
             best = (score, site, location)
     return (best[1], best[2]) if best else None

@@ -315,6 +315,16 @@ def _matches(pattern: str, text: str, ignore_case: bool = False) -> bool:
         return False
 
 
+def passes_to(config: Mapping[str, Json], location: Mapping[str, Json], port: int) -> bool:
+    """Whether a location passes requests on to a server of ours on *port*."""
+    target = location["settings"]["proxy_pass"]
+    if not target:
+        return False
+    name = str(target).split("://")[-1].split("/")[0]
+    servers = (config.get("upstreams") or {}).get(name, [name])
+    return any(str(server).endswith(f":{port}") for server in servers)
+
+
 def location_for(site: Mapping[str, Json], path: str) -> dict[str, Any] | None:
     """The location nginx picks for a path within a server block, or None."""
     path = re.sub(r"//+", "/", path.split("?")[0])
@@ -568,22 +578,23 @@ def read_test(code: int, text: str) -> dict[str, Json]:
 def collect(machine: Machine, config: Path = CONFIG) -> list[Evidence]:
     """Everything about nginx on this machine; skipped where there is none."""
     watch = Stopwatch()
-    configured = _config(watch, config)
+    config_seen = configured(watch, config)
     process = _process(machine, watch)
-    if not process.facts.get("installed") and configured.status is Status.SKIPPED:
+    if not process.facts.get("installed") and config_seen.status is Status.SKIPPED:
         gone = "nginx is not installed here"
         return [watch.skipped(probe, gone) for probe in ("nginx.config", "nginx.process")]
-    logs = log_files(configured.facts)
-    hidden = info_hidden(configured.facts)
+    logs = log_files(config_seen.facts)
+    hidden = info_hidden(config_seen.facts)
     return [
-        configured,
+        config_seen,
         process,
         _access(machine, watch, logs["access_log"]),
         _error(machine, watch, logs["error_log"], hidden),
     ]
 
 
-def _config(watch: Stopwatch, config: Path) -> Evidence:
+def configured(watch: Stopwatch, config: Path = CONFIG) -> Evidence:
+    """``nginx.config`` of this machine."""
     import crossplane  # type: ignore[import-untyped]  # only the edge needs it
 
     if not config.is_file():
