@@ -6,11 +6,11 @@ ends the walk (except ``get``, which no controller sends); the steps behind it a
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,7 @@ class LinkProbe:
         self.body = b""
         self.accept_ok = False
         self.messages = 0
+        self.first_message = ""
 
     def run(self) -> LinkResult:
         """Walk all steps and tell what was seen. Opens and closes its own sockets."""
@@ -208,10 +209,24 @@ class LinkProbe:
             status, text, facts, cause = "failed", failed.seen, failed.facts, failed.cause
         except OSError as error:
             text = self._break_text(error)
-            status, facts = "failed", {"errno": errno_name(error)}
+            status, facts = "failed", {"errno": errno_name(error), "ended": how_ended(error)}
+            facts |= self._about(name)
             ms = milliseconds_since(start)
             cause = f"During {name} {text} after {ms:g} ms."
         return Step(name, status, milliseconds_since(start), text, facts), cause
+
+    def _about(self, name: str) -> dict[str, Any]:
+        """What is true of the upgrade however it goes."""
+        if name != "upgrade":
+            return {}
+        target = self.target
+        return {
+            "scheme": target.scheme,
+            "port": target.port,
+            "path": target.path,
+            "host": target.authority,
+            "at": round(time.time(), 3),
+        }
 
     def _break_text(self, error: OSError) -> str:
         if isinstance(error, Ended):
@@ -305,6 +320,7 @@ class LinkProbe:
             "status": head.status,
             "server": head.get("Server"),
             "location": head.get("Location"),
+            "date_offset_s": date_offset(head.get("Date")),
             "body": body.decode("utf-8", "replace"),
         }
         note = "" if head.status == 426 else " (426 is usual here)"
@@ -326,13 +342,15 @@ class LinkProbe:
         try:
             self.head, self.body = self._ask(self.stream, self._upgrade_head(self.stream))
         except NotHttpError as error:
-            raise StepFailed(str(error), f"The answer to the upgrade is {error}.") from error
+            facts = {"first_bytes": error.data[:64].hex(), **self._about("upgrade")}
+            raise StepFailed(str(error), f"The answer to the upgrade is {error}.", facts) from error
+        facts = {"status": self.head.status, **self._about("upgrade")}
         if self.head.status != 101:
             cause = f"The server answered the upgrade with {self.head.line}"
             location = self.head.get("Location")
             cause += f", Location {location}." if location else "."
-            raise StepFailed(self.head.line, cause, {"status": self.head.status})
-        return Seen(self.head.line, {"status": 101})
+            raise StepFailed(self.head.line, cause, facts)
+        return Seen(self.head.line, facts)
 
     def _upgrade_head(self, stream: Stream) -> RequestHead:
         origin = self.options.origin
@@ -360,7 +378,8 @@ class LinkProbe:
                 stream.fill(deadline)
             except Ended:
                 if stream.pending:
-                    raise NotHttpError(f"cut off: {shown(stream.pending)}") from None
+                    text = f"cut off: {shown(stream.pending)}"
+                    raise NotHttpError(text, stream.pending) from None
                 raise
         stream.pending = head.rest
         if head.status == 101:
@@ -430,7 +449,13 @@ class LinkProbe:
                 others += 1
         note = f"; {others} other pong(s) before it" if others else ""
         note += f"; {self.messages} message(s) came unasked" if self.messages else ""
-        facts = {"bytes": len(payload), "other_pongs": others, "messages": self.messages}
+        facts: dict[str, Any] = {
+            "bytes": len(payload),
+            "other_pongs": others,
+            "messages": self.messages,
+        }
+        if self.first_message:
+            facts["first_message"] = self.first_message
         return Seen(f"{len(payload)} bytes came back in a pong{note}", facts)
 
     def _idle(self) -> Seen:
@@ -507,6 +532,7 @@ class LinkProbe:
             self._send_frame(Frame(frames.PONG, frame.payload), deadline)
         elif frame.opcode in (frames.TEXT, frames.BINARY, frames.CONTINUATION):
             self.messages += 1
+            self.first_message = self.first_message or shown(frame.payload, 200)
         elif frame.opcode == frames.CLOSE:
             code, reason = frames.read_close(frame.payload)
             text = f"the server closed with {code} {reason}".rstrip()
@@ -516,11 +542,19 @@ class LinkProbe:
         return frame
 
 
-def source_address(address: Address) -> str | None:
-    """The own address the routing table picks for *address*, without sending anything."""
-    with socket.socket(address.family, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect(address.sockaddr)
-        except OSError:
-            return None
-        return str(sock.getsockname()[0])
+def how_ended(error: BaseException) -> str | None:
+    """``fin``, ``rst`` or ``timeout``, when *error* is one of them."""
+    if isinstance(error, Ended):
+        return "fin"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "rst"
+    return "timeout" if isinstance(error, TimeoutError) else None
+
+
+def date_offset(date: str | None) -> float | None:
+    """How many seconds the server's ``Date`` is ahead of the clock here; None without one."""
+    try:
+        then = parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    return round(then.timestamp() - time.time(), 1)

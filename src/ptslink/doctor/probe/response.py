@@ -10,7 +10,11 @@ MAX_HEAD_BYTES = 65536
 
 
 class NotHttpError(ValueError):
-    """What came is not an HTTP response head; the text shows how it began."""
+    """What came is not an HTTP response head; the text shows how it began, ``data`` is it."""
+
+    def __init__(self, text: str, data: bytes) -> None:
+        super().__init__(text)
+        self.data = data
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,11 @@ def read_response_head(data: bytes) -> ResponseHead | None:
         NotHttpError: *data* is no HTTP response, or its head does not end within 64 KiB.
     """
     if not could_be_http(data):
-        raise NotHttpError(f"not an HTTP response: {shown(data)}")
+        raise NotHttpError(f"not an HTTP response: {shown(data)}", data)
     crlf, lf = data.find(b"\r\n\r\n"), data.find(b"\n\n")
     if crlf < 0 and lf < 0:
         if len(data) > MAX_HEAD_BYTES:
-            raise NotHttpError(f"a response head without end: {shown(data)}")
+            raise NotHttpError(f"a response head without end: {shown(data)}", data)
         return None
     if lf < 0 or 0 <= crlf < lf:
         head, rest = data[:crlf], data[crlf + 4 :]
@@ -78,7 +82,7 @@ def read_response_head(data: bytes) -> ResponseHead | None:
     version, _, tail = lines[0].partition(" ")
     code, _, reason = tail.strip().partition(" ")
     if not (code.isascii() and code.isdigit() and len(code) == 3):
-        raise NotHttpError(f"an HTTP status line without a status: {shown(data)}")
+        raise NotHttpError(f"an HTTP status line without a status: {shown(data)}", data)
     headers = []
     for line in lines[1:]:
         name, _, value = line.partition(":")
