@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,10 @@ description:
     Every rule it writes carries a mark as its comment. Only marked rules are ever removed; other
     rules are kept and returned as C(strangers).
   - Never resets, and never denies before it has allowed.
+  - >-
+    Before a change it arms a dead-man switch: a timer of the host itself that puts the former
+    rules back unless it is stopped in time, which the caller does over a new connection. Returns
+    C(armed), the name of that timer, or nothing where nothing changed.
 options:
   mark: {type: str, required: true, description: What the comment of our rules begins with.}
   rules:
@@ -53,12 +58,20 @@ options:
     default: []
     description: Networks ssh is open to; none means all.
   ipv6: {type: bool, default: true, description: Whether ufw guards IPv6 too.}
+  patience_seconds:
+    type: int
+    default: 45
+    description: How long the dead-man switch waits to be disarmed.
 author: ptslink authors
 """
 
 PROC = Path("/proc")
 DEFAULTS = Path("/etc/default/ufw")
 LISTEN = "0A"
+#: What ufw keeps its state in: the former rules are these files, and whether it was enabled.
+FILES = ("/etc/default/ufw", "/etc/ufw/ufw.conf", "/etc/ufw/user.rules", "/etc/ufw/user6.rules")
+KEPT = Path("/var/lib/ptslink-firewall")
+TIMER = "ptslink-firewall-deadman"
 SSH_UNITS = ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 
 
@@ -346,6 +359,51 @@ class Ufw:
             self("reload")
 
 
+def restore_script(kept: Path, active: bool) -> str:
+    """What puts the former rules back, without help from anyone: plain shell, no network."""
+    lines = ["#!/bin/sh", "# Puts back the firewall rules from before a change nobody confirmed."]
+    lines += [f"cp -p {shlex.quote(str(kept / Path(name).name))} {name}" for name in FILES]
+    lines.append("ufw reload" if active else "ufw --force disable")
+    lines.append("logger -t ptslink-firewall 'change not confirmed: the former rules are back'")
+    return "\n".join(lines) + "\n"
+
+
+def arm(active: bool, patience: int) -> str:
+    """Keep the former rules and start the timer that puts them back; its name."""
+    disarm()
+    KEPT.mkdir(mode=0o700, exist_ok=True)
+    for name in FILES:
+        if Path(name).exists():
+            shutil.copy2(name, KEPT / Path(name).name)
+    script = KEPT / "restore"
+    script.write_text(restore_script(KEPT, active), encoding="utf-8")
+    os.sync()
+    done = subprocess.run(
+        [
+            *("systemd-run", f"--unit={TIMER}", f"--on-active={patience}s", "--collect"),
+            *("--timer-property=AccuracySec=100ms", "/bin/sh", str(script)),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Refused(f"the dead-man switch could not be armed: {done.stdout.strip()}")
+    return f"{TIMER}.timer"
+
+
+def disarm() -> None:
+    """Stop a switch an earlier, interrupted run has left; its rules have been confirmed or not."""
+    subprocess.run(
+        ["systemctl", "stop", f"{TIMER}.timer"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -364,6 +422,7 @@ def main() -> None:
             "ssh_ports": {"type": "list", "elements": "int", "default": []},
             "ssh_sources": {"type": "list", "elements": "str", "default": []},
             "ipv6": {"type": "bool", "default": True},
+            "patience_seconds": {"type": "int", "default": 45},
         },
         supports_check_mode=True,
     )
@@ -382,6 +441,7 @@ def main() -> None:
     )
     link = list(link_rules(module.params["rules"]))
     binary = module.get_bin_path("ufw")
+    armed = ""
     try:
         if binary is None:
             if not module.check_mode:
@@ -393,6 +453,7 @@ def main() -> None:
         after = outcome(state, todo, mark, ipv6)
         if todo and binary is not None and not module.check_mode:
             ufw = Ufw(binary)
+            armed = arm(state.active, module.params["patience_seconds"])
             ufw.apply(todo, mark, ipv6)
             after = ufw.state()
             left = plan(after, ssh, link, mark, ipv6)
@@ -402,6 +463,7 @@ def main() -> None:
         module.fail_json(msg=f"The firewall could not be brought to its rules: {error}")
     module.exit_json(
         changed=bool(todo),
+        armed=armed,
         ssh_ports=sorted(ports),
         run_from=connection[0] if connection else None,
         strangers=[text for text, comment in after.rules.items() if not comment.startswith(mark)],

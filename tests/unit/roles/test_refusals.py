@@ -73,6 +73,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("host_firewall_ssh_sources", ["10.0.0.0/33"], "10.0.0.0/33 is no network"),
     ("host_firewall_link_sources", ["everywhere"], "everywhere is no network"),
     ("host_firewall_rules", [{"port": 1, "purpose": "x", "sources": ["a"]}], "a is no network"),
+    ("host_firewall_patience_seconds", 5, "from 20"),
     # Combinations
     ("nginx_proxy_listeners", [{"port": 3000}], "not the server's"),
     ("nginx_proxy_idle_timeout_seconds", 40, "more than 40"),
