@@ -1,7 +1,979 @@
-"""Causes of the layer tcp."""
+"""Causes between an address and an open connection: listeners, firewalls, forwards, NAT memory."""
 
 from __future__ import annotations
 
-from ptslink.doctor.cause import Cause
+from collections.abc import Mapping
+from typing import Any
 
-CAUSES: tuple[Cause, ...] = ()
+from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed
+from ptslink.doctor.evidence import Case
+from ptslink.doctor.pattern import Link, current, timers
+
+#: The service and the proxy, and what starts them.
+_UNITS = ("nginx.service", "ptslink.service")
+#: A conntrack table this full drops new connections (share of its maximum).
+_FULL = 0.98
+
+
+# Listeners.
+
+
+def _service_down(case: Case) -> Match | None:
+    reach = Reach(case)
+    if reach.listeners is None:
+        return None
+    failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
+    if reach.site:
+        if failed is None or reach.listening(failed.port, public=False):
+            return None
+        if reach.nothing_arrived and not reach.is_server(failed.address):
+            return None
+        unit = _unit_for(reach, case, failed.port)
+        if unit is None or unit["active"] == "active":
+            return None
+        reset = reach.resets(failed.port)
+        return Match(
+            0.97,
+            lines(
+                str(failed),
+                f"server: nothing listens on port {failed.port}",
+                _state(unit),
+                f"server: its kernel refused {sum(reset.values())} attempts from {listed(reset)}"
+                if reset
+                else None,
+            ),
+            ruled_out=("fw-fail2ban-ban", "fw-reject-other", "tcp-bind-loopback",
+                       "tcp-wrong-port", "fw-upstream-drop"),
+            fix=_start(str(unit["unit"])),
+        )  # fmt: skip
+    down = [
+        unit
+        for name in _UNITS
+        if (unit := reach.unit(name)) is not None
+        and unit["active"] in ("inactive", "failed")
+        and unit.get("enabled") in ("enabled", "disabled")
+    ]
+    front = reach.unit("nginx.service")
+    if not down or (front is not None and front["active"] == "active"):
+        # With nginx answering, a service that is down behind it is the proxy's fault to tell.
+        return None
+    first = next((unit for unit in down if unit["unit"] == "nginx.service"), down[0])
+    return Match(
+        0.9,
+        lines(
+            *(_state(unit) for unit in down),
+            f"server: listening are {_listening(reach)}",
+        ),
+        ruled_out=("tcp-bind-loopback",),
+        fix=_start(str(first["unit"])),
+    )
+
+
+def _unit_for(reach: Reach, case: Case, port: int) -> Mapping[str, Any] | None:
+    """The unit that should listen on *port*: nginx where its configuration says so."""
+    nginx, service = reach.unit("nginx.service"), reach.unit("ptslink.service")
+    sites = case.fact("nginx.config", "sites") or ()
+    for site in sites:
+        if any(listen.get("port") == port for listen in site.get("listen") or ()):
+            return nginx
+    config = case.fact("service.config", "config") or {}
+    if (config.get("listen") or {}).get("port") == port:
+        return service
+    if sites or config:
+        return None  # both configurations are known, and neither names this port
+    return next(
+        (unit for unit in (nginx, service) if unit is not None and unit["active"] != "active"),
+        None,
+    )
+
+
+def _state(unit: Mapping[str, Any]) -> str:
+    return f"server: {unit['unit']} is {unit['active']} ({unit['sub']}), result {unit['result']}"
+
+
+def _start(unit: str) -> Fix:
+    return Fix(
+        f"Start {unit} and have it started at boot; then find out why it stopped.",
+        "Something listens on the link's port and the controller connects.",
+        Auto.YES,
+        command=f"systemctl enable --now {unit}; journalctl -u {unit} -n 50 --no-pager",
+    )
+
+
+def _listening(reach: Reach) -> str:
+    found = [f"{one['address']}:{one['port']}" for one in reach.listeners or ()]
+    return listed(found, 6) or "none"
+
+
+def _bind_loopback(case: Case) -> Match | None:
+    reach = Reach(case)
+    failed = reach.failed("ECONNREFUSED")
+    if failed is None or reach.listening(failed.port):
+        return None
+    local = reach.listening(failed.port, public=False)
+    if not local:
+        return None
+    return Match(
+        0.97,
+        lines(
+            str(failed),
+            f"server: port {failed.port} is served on {listed([one['address'] for one in local])} "
+            f"only, by {local[0]['process'] or 'a process not shown'}",
+        ),
+        ruled_out=("tcp-service-down", "fw-fail2ban-ban", "fw-reject-other", "tcp-wrong-port"),
+    )
+
+
+def _wrong_port(case: Case) -> Match | None:
+    reach = Reach(case)
+    failed = reach.failed("ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH")
+    if failed is None:
+        return None
+    if reach.listeners is not None:
+        if reach.listening(failed.port, public=False) or not reach.link_ports:
+            return None
+        if reach.watch is not None and not reach.syns(failed.port):
+            return None  # it does not even arrive: not the server's port is at fault
+        if reach.server_addresses and not reach.is_server(failed.address) and reach.watch is None:
+            return None
+        down = _unit_for(reach, case, failed.port)
+        if down is not None and down["active"] != "active":
+            return None
+        if _dnat(reach, failed.port):
+            return None
+        return Match(
+            0.95,
+            lines(
+                str(failed),
+                f"server: nothing is meant to listen on {failed.port}; the link's ports are "
+                f"{listed([str(port) for port in reach.link_ports])}, and they are served",
+                _arrived(reach, failed.port),
+            ),
+            ruled_out=("tcp-service-down", "fw-fail2ban-ban", "fw-ufw-drop", "tcp-bind-loopback",
+                       "fw-firewalld-reject", "fw-site-egress-block"),
+            fix=_use_port(reach.link_ports),
+        )  # fmt: skip
+    open_ones = _open_elsewhere(reach, failed)
+    upgraded = [
+        piece.facts.get("port")
+        for piece in case.all("http.upgrade")
+        if piece.facts.get("variation") and piece.facts.get("status") == 101
+    ]
+    links = [port for port in upgraded if port and port != failed.port]
+    if not links or failed.errno == "ETIMEDOUT":
+        # A port that is dropped while others answer may as well be closed on the way.
+        return None
+    return Match(
+        0.85,
+        lines(str(failed), f"the link answers on {listed([str(port) for port in links])}",
+              f"also open: {listed([str(port) for port in open_ones])}" if open_ones else None),
+        fix=_use_port([int(port) for port in links]),
+    )  # fmt: skip
+
+
+def _use_port(ports: list[int]) -> Fix:
+    shown = listed([str(port) for port in ports])
+    return Fix(
+        f"Let the controller dial a port that is served ({shown}), or serve the one it dials.",
+        "The controller's next attempt reaches a listener.",
+        Auto.ASK,
+        controller=f"RemoteServerConfiguration: WebsocketsPort = {ports[0]} (it is separate from "
+        "the HTTP Port)",
+    )
+
+
+def _open_elsewhere(reach: Reach, failed: Connect) -> list[int]:
+    return [
+        one.port
+        for one in reach.other_ports
+        if one.errno is None and one.vantage == failed.vantage and one.port != failed.port
+    ]
+
+
+def _arrived(reach: Reach, port: int) -> str | None:
+    syns = reach.syns(port)
+    if not syns:
+        return None
+    return f"server: SYN to port {port} arrived from {listed(syns)}"
+
+
+# The server's own packet filter.
+
+
+def _filtered(reach: Reach) -> tuple[Connect | None, Mapping[str, Any]] | None:
+    """The failed attempt and what the server's filter does with it, if it is to blame."""
+    failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
+    if failed is not None:
+        if reach.watch is not None and not reach.syns(failed.port):
+            return None
+        for source in (None, *reach.unanswered(failed.port)):
+            facts = reach.firewall(failed.port, failed.family, source)
+            if facts is not None and facts["verdict"] in ("drop", "reject"):
+                return failed, facts
+        return None
+    if reach.site or not reach.link_ports:
+        return None
+    return _closed_to_all(reach)
+
+
+def _closed_to_all(reach: Reach) -> tuple[None, Mapping[str, Any]] | None:
+    """Server only: every port of the link is closed to everybody, and nobody is connected."""
+    verdicts = [
+        facts
+        for port in reach.link_ports
+        if reach.listening(port) and (facts := reach.firewall(port)) is not None
+    ]
+    if not verdicts or any(facts["verdict"] not in ("drop", "reject") for facts in verdicts):
+        return None
+    sockets = reach.case.fact("net.sockets", "sockets") or ()
+    if any(one["state"] == "ESTAB" and one["local"] != one["peer"] for one in sockets
+           if not str(one["peer"]).startswith("127.")):  # fmt: skip
+        return None
+    return None, verdicts[0]
+
+
+def _rule_lines(reach: Reach, failed: Connect | None, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    source = f" from {facts['source']}" if facts.get("source") else ""
+    count = facts.get("packets")
+    return lines(
+        str(failed) if failed is not None else None,
+        f"server: a SYN to port {facts['port']}{source} meets: {facts['rule']}"
+        + (f" ({count} packets so far)" if count else ""),
+        _arrived(reach, int(facts["port"])),
+    )
+
+
+def _allow(facts: Mapping[str, Any]) -> Fix:
+    port = facts["port"]
+    commands = {
+        "ufw": f"ufw allow {port}/tcp",
+        "firewalld": f"firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload",
+    }
+    return Fix(
+        f"Let TCP port {port} in, by provisioning so that it stays.",
+        f"The rules accept a SYN to port {port} and the connection is made.",
+        Auto.YES,
+        command=commands.get(str(facts.get("manager")))
+        or f"remove or reorder the rule named above so that TCP port {port} is accepted",
+        ansible={"nginx_proxy_listeners": [{"port": port}]} if port != 3000 else {},
+    )
+
+
+def _is_ban(facts: Mapping[str, Any]) -> bool:
+    text = str(facts.get("rule", ""))
+    return bool(facts.get("source")) and any(word in text for word in ("f2b", "addr-set", "@ban"))
+
+
+def _drop(case: Case) -> Match | None:
+    reach = Reach(case)
+    found = _filtered(reach)
+    if found is None or found[1]["verdict"] != "drop" or _is_ban(found[1]):
+        return None
+    failed, facts = found
+    if failed is not None and failed.errno != "ETIMEDOUT":
+        return None
+    if failed is not None and not _meant(reach, case, failed.port):
+        return None  # nobody serves that port: it is the wrong one, whatever the filter does
+    if facts.get("dnat"):
+        return None
+    return Match(
+        0.97 if reach.watch is not None and failed is not None else 0.9,
+        _rule_lines(reach, failed, facts),
+        ruled_out=("fw-upstream-drop", "fw-site-egress-block", "l3-no-return-route",
+                   "l3-rp-filter-asymmetric", "tcp-service-down", "nat-forward-missing-or-hairpin"),
+        fix=_allow(facts),
+    )  # fmt: skip
+
+
+def _meant(reach: Reach, case: Case, port: int) -> bool:
+    """Whether *port* is one that the server serves or is configured to serve."""
+    return bool(reach.listening(port, public=False)) or _unit_for(reach, case, port) is not None
+
+
+def _firewalld(case: Case) -> Match | None:
+    reach = Reach(case)
+    failed = reach.failed("EHOSTUNREACH")
+    if failed is None:
+        found = _filtered(reach)
+        if found is None or found[1]["verdict"] != "reject" or found[0] is not None:
+            return None
+        if "prohibited" not in str(found[1]["answer"]):
+            return None
+        return Match(0.85, _rule_lines(reach, None, found[1]), fix=_allow(found[1]))
+    if failed.ms > AT_ONCE_MS:
+        return None
+    facts = reach.firewall(failed.port, failed.family)
+    errors = reach.icmp_errors()
+    rejects = facts is not None and facts["verdict"] == "reject"
+    if reach.server_seen and not rejects and not errors:
+        return None
+    said = [f"server: sent ICMP {codes} to {peer}" for peer, codes in errors.items()]
+    return Match(
+        0.97 if rejects else 0.7,
+        (
+            *(_rule_lines(reach, failed, facts) if rejects and facts else (str(failed),)),
+            "this error at once is an ICMP message 'prohibited' of a firewall; an unanswered ARP "
+            "gives the same error after seconds",
+            *said[:2],
+        ),
+        ruled_out=("l3-device-wrong-gateway", "l3-wrong-server-ip", "tcp-service-down",
+                   "fw-upstream-drop"),
+        fix=_allow(facts) if rejects and facts else None,
+    )  # fmt: skip
+
+
+def _reject(case: Case) -> Match | None:
+    reach = Reach(case)
+    found = _filtered(reach)
+    if found is None or found[1]["verdict"] != "reject" or _is_ban(found[1]):
+        return None
+    failed, facts = found
+    if failed is not None and failed.errno != "ECONNREFUSED":
+        return None
+    if failed is not None and not reach.listening(failed.port):
+        return None
+    if failed is None and "prohibited" in str(facts["answer"]):
+        return None
+    return Match(
+        0.97,
+        (
+            *_rule_lines(reach, failed, facts),
+            f"server: the port is served; the rule answers with {facts['answer']}, which looks "
+            "like a closed port",
+        ),
+        ruled_out=("tcp-service-down", "tcp-bind-loopback", "tcp-wrong-port", "fw-fail2ban-ban"),
+        fix=_allow(facts),
+    )
+
+
+def _limit(case: Case) -> Match | None:
+    reach = Reach(case)
+    port = reach.port
+    ports = [port] if port is not None else reach.link_ports
+    refused = [
+        attempt
+        for piece in case.all("tcp.again")
+        for attempt in piece.facts.get("attempts", ())
+        if attempt.get("errno") in ("ECONNREFUSED", "ETIMEDOUT")
+    ]
+    again = [attempt for piece in case.all("tcp.again") for attempt in piece.facts["attempts"]]
+    for one in ports:
+        facts = reach.firewall(one)
+        maybe = [rule for rule in (facts or {}).get("maybe", ()) if _is_limit(rule)]
+        logged = [line for line in case.fact("net.limited", "lines") or () if f"DPT={one} " in line]
+        failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
+        if maybe and (failed is not None or refused or logged):
+            return Match(
+                0.95,
+                lines(
+                    str(failed) if failed is not None else None,
+                    f"of {len(again)} connections in a row {len(refused)} were refused"
+                    if refused
+                    else None,
+                    f"server: {maybe[0]}",
+                    f"server: {len(logged)} lines of the limit in the kernel log" if logged
+                    else None,
+                ),
+                ruled_out=("tcp-service-down", "fw-reject-other", "fw-fail2ban-ban",
+                           "l3-packet-loss"),
+                fix=Fix(
+                    f"Allow port {one} without a limit: a controller that lost its link must be "
+                    "let in every time; the service limits strangers by itself.",
+                    "The seventh attempt within 30 s is accepted like the first.",
+                    Auto.YES,
+                    command=f"ufw delete limit {one}/tcp; ufw allow {one}/tcp",
+                ),
+            )  # fmt: skip
+    return None
+
+
+def _is_limit(rule: str) -> bool:
+    return any(word in rule for word in ("ufw-user-limit", "recent", "hitcount", "limit"))
+
+
+def _dnat(reach: Reach, port: int) -> Mapping[str, Any] | None:
+    facts = reach.firewall(port)
+    return facts if facts is not None and facts.get("dnat") else None
+
+
+def _docker(case: Case) -> Match | None:
+    reach = Reach(case)
+    failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
+    if failed is None:
+        return None
+    facts = _dnat(reach, failed.port)
+    if facts is None:
+        return None
+    return Match(
+        0.93,
+        lines(
+            str(failed),
+            f"server: port {failed.port} is sent on to {facts['dnat']} before the input rules "
+            "are asked, so they have no say",
+            f"server: in FORWARD it meets: {facts['rule']} ({facts['verdict']})"
+            if facts["rule"]
+            else None,
+        ),
+        ruled_out=("fw-ufw-drop", "tcp-service-down", "fw-upstream-drop", "tcp-wrong-port"),
+    )
+
+
+def _banned(case: Case) -> Match | None:
+    reach = Reach(case)
+    failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
+    jails = case.fact("net.bans", "jails") or {}
+    by_jail = {address: jail for jail, addresses in jails.items() for address in addresses}
+    rules = case.fact("net.bans", "rules") or ()
+    if failed is None:
+        if reach.site:
+            return None
+        known = sorted(set(by_jail) & reach.known_peers)
+        if not known:
+            return None
+        return Match(
+            0.85,
+            lines(*(f"server: the site {one} is banned by jail {by_jail[one]}" for one in known)),
+            fix=_unban(known[0], by_jail[known[0]]),
+        )
+    if reach.listeners is not None and not reach.listening(failed.port):
+        return None
+    general = reach.firewall(failed.port, failed.family)
+    if general is not None and general["verdict"] in ("drop", "reject"):
+        return None  # closed to everybody
+    turned_away = set(reach.unanswered(failed.port)) | reach.known_peers
+    hit = sorted(turned_away & (set(by_jail) | {rule for rule in rules if _named(case, rule)}))
+    if hit:
+        jail = by_jail.get(hit[0])
+        return Match(
+            0.97,
+            lines(
+                str(failed),
+                _arrived(reach, failed.port),
+                f"server: {hit[0]} is banned" + (f" by jail {jail}" if jail else " by a rule set"),
+                f"server: port {failed.port} is served and open to everybody else",
+                "another network connects at the same time" if reach.connects_elsewhere else None,
+            ),
+            ruled_out=("tcp-service-down", "tcp-bind-loopback", "fw-reject-other",
+                       "fw-upstream-drop", "fw-site-egress-block", "fw-ufw-drop"),
+            fix=_unban(hit[0], jail),
+        )  # fmt: skip
+    if by_jail and reach.watch is None and not turned_away:
+        return Match(
+            0.7,
+            lines(
+                str(failed),
+                f"server: the port is served and open; banned are {listed(sorted(by_jail))}",
+                "another network connects at the same time" if reach.connects_elsewhere else None,
+            ),
+            ruled_out=("tcp-service-down",),
+        )
+    return None
+
+
+def _named(case: Case, source: str) -> bool:
+    """Whether the rule that names *source* is a ban's, not a person's."""
+    for piece in case.all("net.firewall"):
+        if piece.facts.get("source") == source:
+            return any(word in str(piece.facts["rule"]) for word in ("f2b", "addr-set"))
+    return False
+
+
+def _unban(address: str, jail: str | None) -> Fix:
+    which = f"set {jail} unbanip {address}" if jail else f"unban {address}"
+    return Fix(
+        f"Lift the ban of {address} and put the site's address on the ignore list; then mend what "
+        "made it fail so often (the first error before the ban).",
+        "The site connects at once, and the jail's list no longer holds its address.",
+        Auto.YES,
+        command=f"fail2ban-client {which}\n"
+        f"fail2ban-client set {jail or 'JAIL'} addignoreip {address}",
+    )
+
+
+# Before the server.
+
+
+def _served_and_open(reach: Reach, failed: Connect) -> bool:
+    facts = reach.firewall(failed.port, failed.family)
+    return bool(reach.listening(failed.port)) and (
+        facts is None or facts["verdict"] in ("accept", "unknown")
+    )
+
+
+def _upstream_drop(case: Case) -> Match | None:
+    reach = Reach(case)
+    failed = reach.failed("ETIMEDOUT")
+    if failed is None or not reach.nothing_arrived or reach.connects_elsewhere:
+        return None
+    if not reach.is_server(failed.address) or not _served_and_open(reach, failed):
+        return None
+    both = any(one.errno == "ETIMEDOUT" for one in reach.elsewhere)
+    others = _others_arriving(reach, failed)
+    return Match(
+        0.95 if both else 0.8,
+        lines(
+            str(failed),
+            next((str(one) for one in reach.elsewhere), None),
+            f"server: watched for {reach.watch['seconds']:g} s, no SYN to port {failed.port} "
+            "reached its network card"
+            if reach.watch
+            else None,
+            f"server: other ports are reached ({listed(others)})" if others else None,
+            f"server: port {failed.port} is served and its own firewall lets it in",
+        ),
+        ruled_out=("fw-ufw-drop", "tcp-service-down", "l3-no-return-route",
+                   "l3-rp-filter-asymmetric", *(("fw-site-egress-block",) if both else ())),
+    )  # fmt: skip
+
+
+def _others_arriving(reach: Reach, failed: Connect) -> list[str]:
+    table = (reach.watch or {}).get("syn_in", {})
+    ports = {port for row in table.values() for port in row if port != str(failed.port)}
+    return sorted(ports | {str(port) for port in _open_elsewhere(reach, failed)}, key=int)
+
+
+def _egress(case: Case) -> Match | None:
+    reach = Reach(case)
+    failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
+    if failed is None:
+        return None
+    others = _open_elsewhere(reach, failed)
+    if reach.connects_elsewhere and (others or reach.nothing_arrived):
+        if reach.server_seen and not reach.nothing_arrived and reach.watch is not None:
+            return None
+        if not others and not _site_reaches_server(reach, failed):
+            return None
+        if not reach.server_seen and failed.errno != "ETIMEDOUT":
+            return None
+        return Match(
+            0.95 if reach.nothing_arrived else 0.8,
+            lines(
+                str(failed),
+                next((str(one) for one in reach.elsewhere if one.errno is None), None),
+                f"site: other ports of the same server answer ({listed([str(p) for p in others])})"
+                if others
+                else None,
+                f"server: no SYN of the site to port {failed.port} arrived"
+                if reach.nothing_arrived
+                else None,
+            ),
+            ruled_out=("fw-ufw-drop", "fw-upstream-drop", "tcp-service-down"),
+        )
+    return None
+
+
+def _site_reaches_server(reach: Reach, failed: Connect) -> bool:
+    """Whether packets of the same site reach the server on another port."""
+    return bool(_others_arriving(reach, failed))
+
+
+# Forwards.
+
+
+def _foreign_banner(case: Case) -> str | None:
+    """What a machine said unasked: a forecourt server never speaks first."""
+    for piece in case.all("tcp.banner"):
+        text = str(piece.facts.get("text") or "")
+        if text and not piece.facts.get("variation") and not text.startswith("HTTP/"):
+            return text.splitlines()[0][:60]
+    return None
+
+
+def _forward_wrong_host(case: Case) -> Match | None:
+    reach = Reach(case)
+    first = next((one for one in reach.site if one.errno is None), None)
+    if first is None:
+        return None
+    banner = _foreign_banner(case)
+    server = case.fact("http.get", "server") or _server_header(case)
+    elsewhere = reach.nothing_arrived
+    if not elsewhere and banner is None:
+        return None
+    if not elsewhere and reach.watch is not None:
+        return None  # it is our machine that spoke
+    address_ours = not reach.server_addresses or reach.is_server(first.address)
+    if elsewhere and not address_ours and not reach.target_is_name and not _maybe_nat(reach, first):
+        return None  # the address itself is another machine's
+    return Match(
+        0.95 if elsewhere else 0.8,
+        lines(
+            str(first),
+            f"what answers says: {banner}" if banner else None,
+            f"what answers calls itself {server}" if server else None,
+            "server: not one of these connections reached its network card" if elsewhere else None,
+            "the address dialled is the server's own: something on the way sends it elsewhere"
+            if elsewhere and reach.server_addresses and address_ours
+            else None,
+        ),
+        ruled_out=("px-location-404", "hs-wrong-path", "tcp-service-down", "px-default-server"),
+    )
+
+
+def _server_header(case: Case) -> str | None:
+    headers = case.fact("http.upgrade", "headers") or {}
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return next((str(value) for name, value in pairs if str(name).lower() == "server"), None)
+
+
+def _maybe_nat(reach: Reach, first: Connect) -> bool:
+    from ipaddress import ip_address
+
+    return ip_address(first.address.partition("%")[0]).is_global and not any(
+        ip_address(one).is_global for one in reach.server_addresses
+    )
+
+
+def _forward_missing(case: Case) -> Match | None:
+    reach = Reach(case)
+    failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
+    if failed is None or not reach.server_addresses or reach.is_server(failed.address):
+        return None
+    if reach.watch is not None and reach.syns(failed.port):
+        return None
+    source = case.fact("route.to", "source", failed.vantage) or case.fact(
+        "tcp.connect", "source", failed.vantage
+    )
+    inside = bool(source) and _same_lan(case, str(source))
+    if inside and (reach.connects_elsewhere or reach.nothing_arrived):
+        return Match(
+            0.93,
+            lines(
+                str(failed),
+                f"site: its own address {source} is in the server's own network",
+                f"server: its addresses are {listed(sorted(reach.server_addresses))}, not the one "
+                "dialled",
+                next((str(one) for one in reach.elsewhere if one.errno is None), None),
+            ),
+            ruled_out=("l3-wrong-server-ip", "fw-ufw-drop", "tcp-service-down"),
+        )
+    if _maybe_nat(reach, failed) and reach.nothing_arrived and not reach.connects_elsewhere:
+        return Match(
+            0.85,
+            lines(
+                str(failed),
+                "server: it has private addresses only, so a router in front of it owns the "
+                "address dialled",
+                "server: not one of these attempts was sent on to it",
+            ),
+            ruled_out=("fw-ufw-drop", "tcp-service-down", "l3-wrong-server-ip"),
+        )
+    return None
+
+
+def _same_lan(case: Case, source: str) -> bool:
+    from ipaddress import ip_address, ip_network
+
+    for one in case.fact("net.addresses", "addresses") or ():
+        if one.get("scope") != "global":
+            continue
+        network = ip_network(f"{one['address']}/{one['prefix']}", strict=False)
+        if network.version == ip_address(source).version and ip_address(source) in network:
+            return True
+    return False
+
+
+# Memory of connections.
+
+
+def _conntrack(case: Case) -> Match | None:
+    facts = next((piece.facts for piece in case.all("net.conntrack")), {})
+    count, most = facts.get("count"), facts.get("max")
+    if not most or count is None:
+        return None
+    full = count / most >= _FULL
+    told = facts.get("full_lines") or 0
+    dropped = [piece.facts.get("dropped") or 0 for piece in case.all("net.conntrack")]
+    growing = len(dropped) > 1 and dropped[-1] > dropped[0]
+    if not full and not growing:
+        return None
+    reach = Reach(case)
+    if reach.site and reach.failed("ETIMEDOUT") is None and not growing:
+        return None
+    return Match(
+        0.96,
+        lines(
+            f"server: {count} of {most} connections tracked",
+            f"server: {told} times 'table full, dropping packet' in the kernel log" if told
+            else None,
+            "new connections time out, old ones live",
+        ),
+        ruled_out=("fw-ufw-drop", "fw-upstream-drop", "l3-packet-loss",
+                   "l3-asymmetric-stateful-fw"),
+    )  # fmt: skip
+
+
+def _reset_on_ping(link: Link) -> bool:
+    """A link that was lost by a reset, in answer to a ping that came after a silence."""
+    reset = link.transport == "rst" or link.event("upgraded-reset") is not None
+    answered_ping = link.last_ping is not None and link.last_ping < 1.0
+    unanswered = link.last_pong is None or link.last_pong > (link.last_ping or 0)
+    return link.lost and reset and answered_ping and unanswered
+
+
+def _nat_idle(case: Case) -> Match | None:
+    configured = timers(case)
+    hit = [link for link in current(case) if _reset_on_ping(link)]
+    if not hit or not configured.ping_interval:
+        return None
+    reboots = [link for link in hit if link.types.get("UploadConfiguration")]
+    last = hit[-1]
+    silence = last.last_pong if last.last_pong is not None else last.seconds
+    return Match(
+        0.93 if len(hit) > 1 and not reboots else 0.85,
+        lines(
+            *(link.shown() for link in hit[-3:]),
+            f"the last ping was answered by a reset within {last.last_ping:.2f} s, after "
+            f"{silence:.1f} s without traffic; a ping is sent every "
+            f"{configured.ping_interval:g} s",
+            "something on the way had forgotten the connection while it was silent; the "
+            "controller was not told and believes itself connected",
+        ),
+        ruled_out=("tcp-half-open-ghost", "ws-device-idle-timeout", "px-read-timeout-60",
+                   "ws-ping-unanswered"),
+        fix=Fix(
+            "Ping more often than the shortest memory on the way: below "
+            f"{silence:.0f} s of silence, for example every {max(2, int(silence / 2))} s.",
+            "No more resets in answer to a ping; links live for days.",
+            Auto.YES,
+            ansible={"pts_server_ping_interval_seconds": max(2, int(silence / 2))},
+        ),
+    )  # fmt: skip
+
+
+def _ghost_sockets(case: Case) -> list[Mapping[str, Any]]:
+    """Connections with unacknowledged bytes that are sent again and again."""
+    return [
+        one
+        for one in case.fact("net.sockets", "sockets") or ()
+        if one["state"] in ("ESTAB", "FIN-WAIT-1", "CLOSING", "LAST-ACK")
+        and one["send_q"] > 0
+        and one["timer"] == "on"
+        and one.get("backoff", 0) >= 2
+        and one["send_q"] < max(one.get("mss") or 0, 500)
+    ]
+
+
+def _ghost(case: Case) -> Match | None:
+    sockets = _ghost_sockets(case)
+    timed_out = [link for link in current(case) if link.code == "ping-timeout"]
+    if not sockets:
+        return None
+    configured = timers(case)
+    cycle = (configured.ping_interval or 0) + (configured.ping_timeout or 0)
+    peers = sorted({f"{one['peer']}:{one['peer_port']}" for one in sockets})
+    first = sockets[0]
+    return Match(
+        0.95 if timed_out else 0.85,
+        lines(
+            f"server: to {listed(peers)}: {first['state']}, {first['send_q']} bytes never "
+            f"acknowledged, sent again with backoff {first.get('backoff')}",
+            *(link.shown() for link in timed_out[-2:]),
+            f"pings unanswered for {cycle:g} s (ping interval and timeout) end such a link"
+            if cycle and timed_out
+            else None,
+            "the other side's kernel is silent too, so it lost power or its network; a controller "
+            "that only ignores pings would still acknowledge them",
+        ),
+        ruled_out=("ws-ping-unanswered", "nat-idle-silent", "ws-device-idle-timeout"),
+    )
+
+
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "tcp-service-down",
+        Layer.TCP,
+        "Nothing listens on the link's port: the service or nginx is stopped",
+        _start("nginx.service"),
+        _service_down,
+    ),
+    Cause(
+        "tcp-bind-loopback",
+        Layer.TCP,
+        "The service listens on the loopback address only, and the controller comes directly",
+        Fix(
+            "Let the service listen on every address, or let controllers come through nginx.",
+            "The port is listed on 0.0.0.0 or the server's address.",
+            Auto.YES,
+            ansible={"pts_server_listen_addresses": ["0.0.0.0", "::"]},
+        ),
+        _bind_loopback,
+    ),
+    Cause(
+        "tcp-wrong-port",
+        Layer.TCP,
+        "The controller dials a port that nobody serves",
+        Fix(
+            "Let the controller dial the port that is served, or serve the one it dials.",
+            "The controller's next attempt reaches a listener.",
+            Auto.ASK,
+            controller="RemoteServerConfiguration: WebsocketsPort (separate from the HTTP Port)",
+        ),
+        _wrong_port,
+        aftermath=("fw-ufw-drop", "fw-firewalld-reject", "fw-reject-other"),
+    ),
+    Cause(
+        "fw-ufw-drop",
+        Layer.TCP,
+        "The server's own firewall drops the link's port",
+        Fix(
+            "Let the link's port in.", "A SYN is accepted.", Auto.YES, command="ufw allow PORT/tcp"
+        ),
+        _drop,
+    ),
+    Cause(
+        "fw-firewalld-reject",
+        Layer.TCP,
+        "The server's firewall (firewalld's way) rejects the link's port",
+        Fix(
+            "Let the link's port in, in the zone of the interface it comes by.",
+            "A SYN is accepted; `firewall-cmd --list-all` shows the port.",
+            Auto.YES,
+            command="firewall-cmd --permanent --add-port=PORT/tcp && firewall-cmd --reload",
+        ),
+        _firewalld,
+    ),
+    Cause(
+        "fw-reject-other",
+        Layer.TCP,
+        "A firewall rule rejects the link's port as if nothing listened there",
+        Fix(
+            "Let the link's port in.", "A SYN is accepted.", Auto.YES, command="ufw allow PORT/tcp"
+        ),
+        _reject,
+    ),
+    Cause(
+        "fw-ufw-limit-lockout",
+        Layer.TCP,
+        "A rate limit of the firewall locks out whoever reconnects often",
+        Fix(
+            "Allow the port without a limit.",
+            "The seventh attempt is accepted too.",
+            Auto.YES,
+            command="ufw delete limit PORT/tcp; ufw allow PORT/tcp",
+        ),
+        _limit,
+        aftermath=("fw-reject-other", "dev-reconnect-storm"),
+    ),
+    Cause(
+        "fw-docker-path",
+        Layer.TCP,
+        "The port is forwarded to a container, past the firewall's input rules",
+        Fix(
+            "Publish the container's port on 127.0.0.1 only and let nginx face the controllers; "
+            "rules for published ports belong into the chain DOCKER-USER.",
+            "The port's listener is nginx, and no DNAT rule names the port.",
+            Auto.ASK,
+        ),
+        _docker,
+    ),
+    Cause(
+        "fw-upstream-drop",
+        Layer.TCP,
+        "Something before the server drops the port: a cloud firewall, a router, the provider",
+        Fix(
+            "Open the port in the cloud's or the router's firewall; nothing on the server will "
+            "help.",
+            "A SYN to the port reaches the server's network card.",
+            Auto.NO,
+        ),
+        _upstream_drop,
+    ),
+    Cause(
+        "fw-site-egress-block",
+        Layer.TCP,
+        "The site's own network does not let this port out",
+        Fix(
+            "Ask whoever runs the site's network to let the port out, or let the server listen on "
+            "one that passes (443 or 80).",
+            "The same port answers from the site as it does from elsewhere.",
+            Auto.NO,
+            ansible={"nginx_proxy_listeners": [{"port": 80}]},
+        ),
+        _egress,
+        aftermath=("fw-upstream-drop",),
+    ),
+    Cause(
+        "fw-fail2ban-ban",
+        Layer.TCP,
+        "The site's address is banned on the server",
+        _unban("ADDRESS", None),
+        _banned,
+        aftermath=("fw-reject-other",),
+    ),
+    Cause(
+        "nat-forward-wrong-host",
+        Layer.TCP,
+        "A port forward leads to another machine",
+        Fix(
+            "Correct the target of the port forward in the router before the server.",
+            "A connection from the site reaches the server's network card, and ptslink answers.",
+            Auto.NO,
+        ),
+        _forward_wrong_host,
+        aftermath=(
+            "tls-client-to-plain-port",
+            "px-location-404",
+            "hs-wrong-path",
+            "px-default-server",
+            "px-captive-portal",
+        ),
+    ),
+    Cause(
+        "nat-forward-missing-or-hairpin",
+        Layer.TCP,
+        "The router before the server does not forward the port, or not for its own inside",
+        Fix(
+            "Add the port forward; for devices in the server's own network add hairpin NAT, or "
+            "let the name resolve to the inside address there.",
+            "The port answers from where the controller stands.",
+            Auto.NO,
+            controller="RemoteServerConfiguration: IpAddress = the server's inside address, for "
+            "controllers in its own network",
+        ),
+        _forward_missing,
+    ),
+    Cause(
+        "tcp-conntrack-full",
+        Layer.TCP,
+        "The table of tracked connections is full: new ones are dropped",
+        Fix(
+            "Raise the limit, then find who fills the table.",
+            "count stays well below max and new connections are made at once.",
+            Auto.YES,
+            command="sysctl -w net.netfilter.nf_conntrack_max=262144",
+        ),
+        _conntrack,
+    ),
+    Cause(
+        "nat-idle-silent",
+        Layer.TCP,
+        "A NAT or firewall on the way forgets the connection while it is silent",
+        Fix(
+            "Ping more often than the shortest memory on the way.",
+            "No more resets in answer to a ping.",
+            Auto.YES,
+            ansible={"pts_server_ping_interval_seconds": 15},
+        ),
+        _nat_idle,
+    ),
+    Cause(
+        "tcp-half-open-ghost",
+        Layer.TCP,
+        "The controller vanished without a word: power or network lost",
+        Fix(
+            "Keep the server's pings on, so that a dead link is found within interval and "
+            "timeout, and let a new connection of the same controller replace the old one. Look "
+            "at power and network of the site.",
+            "The dead connection is closed after ping interval plus timeout; the controller comes "
+            "back by itself.",
+            Auto.YES,
+            ansible={
+                "pts_server_ping_interval_seconds": 20,
+                "pts_server_ping_timeout_seconds": 20,
+            },
+        ),
+        _ghost,
+        aftermath=("app-ghost-blocks", "ws-ping-unanswered"),
+    ),
+)

@@ -1,0 +1,237 @@
+"""How far packets got, joined over the vantage points: what dns, l3 and tcp causes judge by. Pure.
+
+``site`` is where a controller stands; ``control`` is somewhere else and serves as the second
+network; ``server`` looks from inside.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ptslink.doctor.evidence import Case, Evidence, Json, Status
+
+#: A refusal that takes longer than this was not sent by a host that has the packet: it is the
+#: kernel's own giving up (an unanswered ARP takes seconds). Milliseconds.
+AT_ONCE_MS = 500.0
+#: The first retransmission of a SYN leaves after one second (RFC 6298 2.1), so a connection that
+#: took longer than this lost a packet on the way. Milliseconds.
+LOST_SYN_MS = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """One attempt to connect."""
+
+    address: str
+    family: str
+    port: int
+    errno: str | None
+    ms: float
+    vantage: str
+
+    def __str__(self) -> str:
+        how = self.errno or "connected"
+        return f"from {self.vantage}: {self.address} port {self.port} {how} after {self.ms:.0f} ms"
+
+
+class Reach:
+    """A case read for reachability; every property is worked out once."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+
+    # The client's side.
+
+    @cached_property
+    def connects(self) -> list[Connect]:
+        return [_connect(piece) for piece in self.case.all("tcp.connect") if "port" in piece.facts]
+
+    @cached_property
+    def site(self) -> list[Connect]:
+        """Attempts a controller would make, from the site (or wherever only one place tried)."""
+        own = [one for one in self.connects if one.vantage == "site"]
+        return own or [one for one in self.connects if one.vantage == "control"]
+
+    @cached_property
+    def elsewhere(self) -> list[Connect]:
+        """Attempts from a second network."""
+        return [one for one in self.connects if one not in self.site]
+
+    @cached_property
+    def other_ports(self) -> list[Connect]:
+        return [_connect(piece) for piece in self.case.all("tcp.port") if "port" in piece.facts]
+
+    @property
+    def connected(self) -> bool:
+        return any(one.errno is None for one in self.site)
+
+    @property
+    def connects_elsewhere(self) -> bool:
+        return any(one.errno is None for one in self.elsewhere)
+
+    def failed(self, *errnos: str) -> Connect | None:
+        """The site's first failed attempt with one of *errnos*, if no attempt succeeded."""
+        if self.connected:
+            return None
+        return next((one for one in self.site if one.errno in errnos), None)
+
+    @property
+    def port(self) -> int | None:
+        """The port the link is tried on."""
+        return self.site[0].port if self.site else None
+
+    @cached_property
+    def target_host(self) -> str | None:
+        found = self.case.fact("dns.resolve", "host")
+        return str(found) if found else None
+
+    @property
+    def target_is_name(self) -> bool:
+        return self.case.fact("dns.resolve", "is_address") is False
+
+    # The server's side.
+
+    @property
+    def server_seen(self) -> bool:
+        return "server" in self.case.vantages()
+
+    @cached_property
+    def listeners(self) -> list[Mapping[str, Json]] | None:
+        found = self.case.fact("net.listeners", "listeners")
+        return list(found) if found is not None else None
+
+    def listening(self, port: int, *, public: bool = True) -> list[Mapping[str, Json]]:
+        """Listeners on *port*, those beyond loopback or all."""
+        return [
+            one
+            for one in self.listeners or ()
+            if one["port"] == port and not (public and _loopback(one["address"]))
+        ]
+
+    @property
+    def link_ports(self) -> list[int]:
+        return list(self.case.fact("net.listeners", "ports") or ())
+
+    def firewall(
+        self, port: int, family: str = "ipv4", source: str | None = None
+    ) -> Mapping[str, Json] | None:
+        """What the server's packet filter does with a SYN; None when it was not to be read."""
+        for piece in self.case.all("net.firewall"):
+            facts = piece.facts
+            if (facts.get("port"), facts.get("family"), facts.get("source")) == (
+                port, family, source,
+            ):  # fmt: skip
+                return facts
+        return None
+
+    @cached_property
+    def watch(self) -> Mapping[str, Json] | None:
+        """What arrived while the link was tried, or None when nobody watched."""
+        piece = self.case.first("net.watch")
+        return piece.facts if piece is not None else None
+
+    def syns(self, port: int) -> dict[str, int]:
+        """Sources whose SYN to *port* reached the server's network card, with the number."""
+        return _column(self.watch, "syn_in", port)
+
+    def answers(self, port: int) -> dict[str, int]:
+        """Destinations of the server's SYN-ACKs from *port*."""
+        return _column(self.watch, "syn_ack_out", port)
+
+    def resets(self, port: int) -> dict[str, int]:
+        """Destinations of the server's RSTs from *port*."""
+        return _column(self.watch, "rst_out", port)
+
+    def unanswered(self, port: int) -> dict[str, int]:
+        """Sources whose SYN arrived and got no SYN-ACK."""
+        answered = self.answers(port)
+        return {source: n for source, n in self.syns(port).items() if source not in answered}
+
+    def icmp_errors(self) -> dict[str, dict[str, int]]:
+        return dict((self.watch or {}).get("icmp_out", {}))
+
+    def grew(self, counter: str) -> int | None:
+        """By how much a counter grew between the first and the last look; None after one look."""
+        looks = [piece.facts["counters"] for piece in self.case.all("net.counters")]
+        values = [look[counter] for look in looks if counter in look]
+        return values[-1] - values[0] if len(values) > 1 else None
+
+    def counter(self, name: str) -> int | None:
+        looks = [piece.facts["counters"] for piece in self.case.all("net.counters")]
+        return looks[-1].get(name) if looks else None
+
+    @cached_property
+    def server_addresses(self) -> set[str]:
+        """The server's own addresses beyond loopback and link-local."""
+        return {
+            one["address"]
+            for one in self.case.fact("net.addresses", "addresses") or ()
+            if one.get("scope") == "global"
+        }
+
+    def is_server(self, address: str) -> bool:
+        return address.partition("%")[0] in self.server_addresses
+
+    @property
+    def nothing_arrived(self) -> bool:
+        """The server watched while the link was tried, and no attempt reached its card."""
+        return self.watch is not None and self.port is not None and not self.syns(self.port)
+
+    def unit(self, name: str) -> Mapping[str, Json] | None:
+        for piece in self.case.all("host.unit"):
+            if piece.facts.get("unit") == name and piece.facts.get("load") != "not-found":
+                return piece.facts
+        return None
+
+    @cached_property
+    def known_peers(self) -> set[str]:
+        """Addresses known to be sites: asked for, or on record with a controller's id."""
+        told = {piece.facts["peer"] for piece in self.case.all("net.route_to")}
+        records = self.case.fact("service.records", "links") or ()
+        told |= {str(one["peer"]) for one in records if one.get("peer") and one.get("controller")}
+        lines = self.case.fact("nginx.access", "lines") or ()
+        told |= {str(one["client"]) for one in lines if one.get("client") and one.get("controller")}
+        return {peer for peer in told if not _loopback(peer)}
+
+
+def _connect(piece: Evidence) -> Connect:
+    facts = piece.facts
+    address = str(facts.get("address"))
+    errno = facts.get("errno")
+    if errno is None and piece.status is Status.FAILED:
+        errno = "unknown"
+    family = str(facts.get("family") or ("ipv6" if ":" in address else "ipv4"))
+    return Connect(address, family, int(facts["port"]), errno, piece.ms, piece.vantage)
+
+
+def _column(watch: Mapping[str, Any] | None, name: str, port: int) -> dict[str, int]:
+    table = (watch or {}).get(name, {})
+    return {peer: row[str(port)] for peer, row in table.items() if str(port) in row}
+
+
+def _loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def listed(items: Sequence[str] | Mapping[str, int], most: int = 4) -> str:
+    """Some of *items* in a line, and how many more."""
+    names = [f"{k} ({v})" for k, v in items.items()] if isinstance(items, Mapping) else list(items)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def lines(*texts: str | None) -> tuple[str, ...]:
+    """Evidence lines, without those that do not apply."""
+    return tuple(text for text in texts if text)
+
+
+def pieces(case: Case, probe: str, vantage: str | None = None) -> Iterator[Evidence]:
+    """Evidence of a probe that ran; the same as ``case.all``, for short lines."""
+    return case.all(probe, vantage)
