@@ -1,0 +1,294 @@
+"""All a client can see of a link: the link itself, and where it breaks, what its surroundings say.
+
+A healthy link is walked once, its TLS looked at, and a large message pushed through it: few
+connections, nothing a server would hold against us. Only where the walk fails is more tried:
+deviations of the request, other paths and ports. What tries something else than the link asked
+for carries ``variation: true``; nothing here concludes.
+
+Evidence beyond that of ``ptslink.doctor.probe_evidence``:
+
+``tcp.connect``     with ``variation``: the addresses the walk had no need of
+``tcp.port``        another port of the same address
+``tcp.again``       ``port``, ``attempts`` [{``errno``, ``ms``}]: three connects in a row
+``tcp.banner``      ``text``, ``hex``, ``ended``: what came unasked
+``tls.certificate`` of the certificate served: see ``certificate.read_certificate``, and ``chain``,
+    ``chain_bytes``, ``now``, ``name``, ``port``; ``verify`` and ``verify_text`` when refused
+``tls.offer``       ``variant`` (see ``secure.OFFERS``; ``tls-on-plain`` on a ws:// port), ``ok``,
+    ``version``, ``cipher``, ``alert``, ``reason``, ``ended``, ``first_bytes``, ``largest_record``,
+    ``fingerprint``
+``http.upgrade``    with ``variation`` and ``deviation`` (see ``trial.DEVIATIONS``; ``path``,
+    ``plain-on-tls``)
+``ws.large``        see ``trial.send_large``
+``survey.window``   ``from``, ``to``: epoch seconds during which it tried things
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ptslink.doctor.evidence import Evidence, Status
+from ptslink.doctor.probe import surroundings
+from ptslink.doctor.probe.link import ProbeOptions, probe_link
+from ptslink.doctor.probe.response import shown
+from ptslink.doctor.probe.result import LinkResult
+from ptslink.doctor.probe.secure import OFFERS, Handshake, Offer, client_context, shake_hands
+from ptslink.doctor.probe.stream import Address, resolve
+from ptslink.doctor.probe.target import Target, is_address, parse_target
+from ptslink.doctor.probe.trial import (
+    DEVIATIONS,
+    PATHS,
+    PORTS,
+    Bend,
+    Door,
+    hear_banner,
+    send_large,
+    try_connect,
+    try_upgrade,
+)
+from ptslink.doctor.probe_evidence import link_evidence
+
+#: Answers after which another path may be the one that is served.
+PATH_STATUSES = frozenset({200, 301, 302, 307, 308, 400, 403, 404, 405, 410})
+#: Bound on each try beside the link, in seconds; the link itself has the caller's.
+TRIAL_SECONDS = 3.0
+
+
+def survey(
+    url: str,
+    *,
+    vantage: str = "site",
+    idle: float = 0.0,
+    timeout: float = 5.0,
+    ca: Path | None = None,
+    address: str | None = None,
+    thorough: bool = False,
+) -> Iterator[Evidence]:
+    """Everything there is to see from here, piece by piece as it is found.
+
+    ``thorough`` tries deviations, paths and ports even where the link works.
+
+    Raises:
+        TargetError: *url* is not a ws:// or wss:// URL.
+        OSError: the file *ca* cannot be read.
+    """
+    target = parse_target(url)
+    began = time.time()
+    options = ProbeOptions(address=address, timeout=timeout, idle=idle, ca=ca)
+    result = probe_link(url, address=address, timeout=timeout, idle=idle, ca=ca)
+    walked = link_evidence(result, vantage)
+    yield from (piece for piece in walked if piece.probe == "dns.resolve")
+    routes = list(surroundings.before(_tried(result), vantage))
+    yield from routes
+    yield from (piece for piece in walked if piece.probe != "dns.resolve")
+    yield from surroundings.after(routes)
+    for piece in _around(target, result, options, thorough):
+        yield replace(piece, vantage=vantage)
+    window = {"from": round(began, 3), "to": round(time.time(), 3)}
+    seen = f"tried for {window['to'] - window['from']:.1f} s"
+    yield Evidence("survey.window", Status.OK, seen, window, vantage=vantage)
+
+
+def _tried(result: LinkResult) -> list[str]:
+    """The addresses the walk connected to, or tried to."""
+    attempts = result.step("connect").facts.get("attempts", [])
+    return [attempt["address"] for attempt in attempts]
+
+
+def _around(
+    target: Target, result: LinkResult, options: ProbeOptions, thorough: bool
+) -> Iterator[Evidence]:
+    timeout = min(options.timeout, TRIAL_SECONDS)
+    addresses: list[Address] = []
+    with contextlib.suppress(OSError):
+        addresses = resolve(options.address or target.host, target.port, timeout)
+    if not addresses:
+        yield Evidence("tcp.port", Status.SKIPPED, "no address to try")
+        return
+    yield from _other_addresses(target, result, addresses, timeout)
+    used = next((a for a in addresses if a.host == result.address), addresses[0])
+    context = client_context() if target.tls else None
+    door = Door(target, used, timeout, context, target.host)
+    if result.address is None or thorough:
+        yield from _other_ports(door)
+    if result.address is None:
+        return
+    if target.tls:
+        yield from _tls(door, options, result)
+    if not result.ok or thorough:
+        yield from _http(door, result)
+    if result.ok:
+        yield _large(door)
+    else:
+        yield Evidence("ws.large", Status.SKIPPED, "the link does not work")
+
+
+def _other_addresses(
+    target: Target, result: LinkResult, addresses: list[Address], timeout: float
+) -> Iterator[Evidence]:
+    """Connect to the addresses that the walk had no need of: a controller may take any."""
+    tried = _tried(result)
+    for address in addresses:
+        if address.host in tried:
+            continue
+        facts = try_connect(Door(target, address, timeout), target.port)
+        yield _connected("tcp.connect", facts)
+
+
+def _connected(probe: str, facts: dict[str, Any]) -> Evidence:
+    ms = facts.pop("ms")
+    errno = facts["errno"]
+    seen = f"{facts['address']} port {facts['port']}: {errno or 'connected'} after {ms:g} ms"
+    status = Status.OK if errno is None else Status.UNKNOWN
+    return Evidence(probe, status, seen, {**facts, "variation": True}, ms)
+
+
+def _other_ports(door: Door) -> Iterator[Evidence]:
+    for port in PORTS:
+        if port != door.target.port:
+            yield _connected("tcp.port", try_connect(door, port))
+
+
+# TLS.
+
+
+def _tls(door: Door, options: ProbeOptions, result: LinkResult) -> Iterator[Evidence]:
+    name = options.server_name or door.target.host
+    sni = None if is_address(name) else name
+    plain = shake_hands(door.address, client_context(OFFERS[0]), sni, door.timeout)
+    if plain.ended == "timeout":
+        yield Evidence("tls.offer", Status.SKIPPED, "a TLS handshake got no answer in time")
+    else:
+        if not plain.chain:
+            plain = shake_hands(door.address, client_context(), sni, door.timeout)
+        context = client_context(ca=options.ca, verify=True)
+        yield _certificate(
+            door, name, shake_hands(door.address, context, name, door.timeout), plain
+        )
+        for offer in OFFERS:
+            yield _offer(door, sni, offer)
+    if result.step("tls").status == "failed":
+        plainly = replace(door, target=replace(door.target, scheme="ws"), context=None)
+        yield _upgraded(plainly, "plain-on-tls")
+
+
+def _certificate(door: Door, name: str, verified: Handshake, plain: Handshake) -> Evidence:
+    facts = plain.certificate_facts()
+    if not facts:
+        seen = f"no certificate was seen: {plain.text()}"
+        return Evidence("tls.certificate", Status.UNKNOWN, seen, plain.facts(), plain.ms)
+    facts |= {
+        "port": door.target.port,
+        "name": name,
+        "now": round(time.time(), 1),
+        "verify": 0 if verified.ok else verified.verify,
+        "verify_text": verified.verify_text,
+    }
+    days = (facts["not_after"] - facts["now"]) / 86400
+    seen = f"{facts['subject']}, {facts['key']}, " + (
+        f"{days:.0f} days left" if days > 0 else f"expired {-days:.0f} days ago"
+    )
+    if verified.verify:
+        seen += f"; {verified.verify_text}"
+    return Evidence("tls.certificate", Status.OK, seen, facts, plain.ms)
+
+
+def _offer(door: Door, sni: str | None, offer: Offer) -> Evidence:
+    common = {"variant": offer.variant, "port": door.target.port, "variation": True}
+    try:
+        context = client_context(offer)
+    except (ValueError, ssl.SSLError) as error:
+        return Evidence("tls.offer", Status.SKIPPED, f"not possible here: {error}", common)
+    if not offer.sni and sni is None:
+        seen = "no-sni: no name is sent for an address anyway"
+        return Evidence("tls.offer", Status.SKIPPED, seen, common)
+    shaken = shake_hands(door.address, context, sni if offer.sni else None, door.timeout)
+    facts = common | shaken.facts()
+    facts["fingerprint"] = shaken.certificate_facts().get("fingerprint")
+    status = Status.OK if shaken.ok else Status.UNKNOWN
+    return Evidence("tls.offer", status, f"{offer.variant}: {shaken.text()}", facts, shaken.ms)
+
+
+# HTTP.
+
+
+def _http(door: Door, result: LinkResult) -> Iterator[Evidence]:
+    """Where the upgrade failed: what a slightly different one would have seen."""
+    if result.step("tls").status == "failed":
+        yield Evidence("http.upgrade", Status.SKIPPED, "TLS fails before it", {"variation": True})
+        return
+    answered = result.status is not None
+    if not answered:
+        yield _banner(door)
+        yield _again(door)
+        if not door.target.tls:
+            yield _tls_on_plain(door)
+    if not answered and result.step("upgrade").facts.get("ended") == "timeout":
+        seen = "the upgrade got no answer; a bent one would have to be waited for as long"
+        yield Evidence("http.upgrade", Status.SKIPPED, seen, {"variation": True})
+        return
+    for name, bend in DEVIATIONS.items():
+        yield _upgraded(door, name, bend)
+    if result.status in PATH_STATUSES:
+        for path in PATHS:
+            if path != door.target.path:
+                yield _upgraded(door, "path", path=path)
+
+
+def _upgraded(
+    door: Door, deviation: str, bend: Bend | None = None, path: str | None = None
+) -> Evidence:
+    start = time.perf_counter()
+    facts = try_upgrade(door, bend, path)
+    ms = round((time.perf_counter() - start) * 1000, 1)
+    facts |= {"variation": True, "deviation": deviation}
+    what = f"{deviation} {facts['path']}" if path else deviation
+    if "status" in facts:
+        seen = f"{what}: HTTP {facts['status']}"
+    elif facts.get("first_bytes"):
+        seen = f"{what}: no HTTP but {shown(bytes.fromhex(facts['first_bytes']))}"
+    else:
+        seen = f"{what}: {facts.get('ended') or facts['errno']}"
+    status = Status.OK if facts.get("status") == 101 else Status.UNKNOWN
+    return Evidence("http.upgrade", status, seen, facts, ms)
+
+
+def _banner(door: Door) -> Evidence:
+    facts = hear_banner(door) | {"variation": True}
+    seen = f"unasked: {facts['text']}" if facts["hex"] else "nothing comes unasked"
+    return Evidence("tcp.banner", Status.OK, seen, facts)
+
+
+def _again(door: Door) -> Evidence:
+    tries = [try_connect(door, door.target.port) for _ in range(3)]
+    attempts = [{"errno": one["errno"], "ms": one["ms"]} for one in tries]
+    seen = ", ".join(str(one["errno"] or "connected") for one in tries)
+    facts = {"port": door.target.port, "attempts": attempts, "variation": True}
+    return Evidence("tcp.again", Status.OK, f"three connects in a row: {seen}", facts)
+
+
+def _tls_on_plain(door: Door) -> Evidence:
+    host = door.target.host
+    name = None if is_address(host) else host
+    shaken = shake_hands(door.address, client_context(), name, door.timeout)
+    facts = shaken.facts() | {"variant": "tls-on-plain", "port": door.target.port}
+    facts["variation"] = True
+    status = Status.OK if shaken.ok else Status.UNKNOWN
+    return Evidence("tls.offer", status, f"TLS on this port: {shaken.text()}", facts, shaken.ms)
+
+
+def _large(door: Door) -> Evidence:
+    start = time.perf_counter()
+    facts = send_large(door)
+    ms = round((time.perf_counter() - start) * 1000, 1)
+    done = [step["bytes"] for step in facts["steps"]]
+    if done == facts["wanted"]:
+        return Evidence("ws.large", Status.OK, f"{done[-1]} bytes get through", facts, ms)
+    why = facts.get("ended") or facts.get("code") or facts.get("errno") or facts.get("status")
+    seen = f"{facts.get('at_bytes')} bytes do not get through: {why}"
+    return Evidence("ws.large", Status.FAILED, seen, facts, ms)

@@ -1,0 +1,293 @@
+"""The survey: what is tried on a link that works, and on one that fails, and what it shows."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from ptslink.doctor.evidence import Evidence, Status
+from ptslink.doctor.probe import probe_link
+from ptslink.doctor.probe import survey as survey_module
+from ptslink.doctor.probe.certificate import NotACertificateError, read_certificate
+from ptslink.doctor.probe.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close_payload
+from ptslink.doctor.probe.survey import survey
+from unit.probe.conftest import Pair
+from unit.probe.scripted import Peer, ScriptedServer, right
+
+Serve = Callable[..., ScriptedServer]
+
+
+@pytest.fixture(autouse=True)
+def _short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey_module, "TRIAL_SECONDS", 0.4)
+
+
+def pieces(url: str, **options: object) -> list[Evidence]:
+    return list(survey(url, timeout=2, **options))  # type: ignore[arg-type]
+
+
+def named(found: Sequence[Evidence], probe: str, **facts: object) -> list[Evidence]:
+    return [
+        piece
+        for piece in found
+        if piece.probe == probe and facts.items() <= dict(piece.facts).items()
+    ]
+
+
+def test_a_healthy_link_is_walked_once_and_only_a_large_message_added(serve: Serve) -> None:
+    server = serve(right)
+    found = pieces(server.url)
+    assert {p.status for p in found} <= {Status.OK, Status.SKIPPED}
+    assert named(found, "ws.large")[0].facts["steps"][-1]["bytes"] == 65536
+    assert named(found, "http.upgrade", variation=True) == []
+    server.stop()
+    assert len(server.heads) == 3  # GET, the link, the large message
+    [window] = named(found, "survey.window")
+    assert window.facts["from"] <= window.facts["to"] <= time.time() + 0.001
+
+
+def test_evidence_survives_json_and_names_its_vantage(serve: Serve) -> None:
+    found = pieces(serve(right).url, vantage="control")
+    assert all(p.vantage == "control" for p in found)
+    for piece in found:
+        text = json.dumps(piece.to_json())
+        assert Evidence.from_json(json.loads(text)).to_json() == piece.to_json()
+
+
+def test_the_large_message_is_never_finished_so_that_nothing_is_recorded(serve: Serve) -> None:
+    seen: list[Frame] = []
+
+    def watches(peer: Peer) -> None:
+        if not peer.read_head():
+            return
+        if not peer.is_upgrade:
+            peer.answer("426 Upgrade Required")
+            return
+        peer.accept()
+        while (frame := peer.next_frame()) is not None:
+            seen.append(frame)
+            if frame.opcode == PING:
+                peer.send_frame(Frame(PONG, frame.payload))
+            elif frame.opcode == CLOSE:
+                peer.send_frame(Frame(CLOSE, frame.payload))
+                return
+
+    found = pieces(serve(watches).url)
+    assert named(found, "ws.large")[0].status is Status.OK
+    data = [frame for frame in seen if frame.opcode in (TEXT, CONTINUATION)]
+    assert sum(len(frame.payload) for frame in data) == 65536
+    assert not any(frame.fin for frame in data)
+
+
+def test_a_server_that_takes_no_large_message_fails_with_its_close_code(serve: Serve) -> None:
+    def small(peer: Peer) -> None:
+        if not peer.read_head():
+            return
+        if not peer.is_upgrade:
+            peer.answer("426 Upgrade Required")
+            return
+        peer.accept()
+        while (frame := peer.next_frame()) is not None:
+            if len(frame.payload) > 8192:
+                peer.send_frame(Frame(CLOSE, close_payload(1009, "too big")))
+                peer.next_frame()
+                return
+            if frame.opcode in (PING, CLOSE):
+                opcode = PONG if frame.opcode == PING else CLOSE
+                peer.send_frame(Frame(opcode, frame.payload))
+
+    [large] = named(pieces(serve(small).url), "ws.large")
+    assert large.status is Status.FAILED
+    assert (large.facts["at_bytes"], large.facts["code"]) == (65536, 1009)
+    assert [step["bytes"] for step in large.facts["steps"]] == [4096]
+
+
+def only(condition: Callable[[Peer], bool]) -> Callable[[Peer], None]:
+    """A server that upgrades what fulfils *condition* and answers 400 to the rest."""
+
+    def run(peer: Peer) -> None:
+        if not peer.read_head():
+            return
+        if condition(peer):
+            peer.accept()
+            peer.serve_frames()
+        else:
+            peer.answer("400 Bad Request", "no")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("condition", "passing"),
+    [
+        (lambda p: p.header("Sec-WebSocket-Protocol") == "chat", {"subprotocol-chat"}),
+        (lambda p: p.header("User-Agent") is not None and p.is_upgrade, {"user-agent"}),
+        (lambda p: p.is_upgrade and p.header("Origin") is None, {"no-origin"}),
+        (lambda p: p.is_upgrade and b"HTTP/1.0" in p.head, {"http-1.0"}),
+        (lambda p: b"\r\nupgrade: " in p.head, {"lower-case-headers"}),
+    ],
+)
+def test_where_the_upgrade_fails_each_deviation_is_tried_alone(
+    serve: Serve, condition: Callable[[Peer], bool], passing: set[str]
+) -> None:
+    found = pieces(serve(only(condition)).url)
+    [asked] = [p for p in named(found, "http.upgrade") if not p.facts.get("variation")]
+    assert (asked.status, asked.facts["status"]) == (Status.FAILED, 400)
+    varied = named(found, "http.upgrade", variation=True)
+    assert {p.facts["deviation"] for p in varied if p.status is Status.OK} == passing
+    # A variation that fails does not break the link: it is never FAILED.
+    assert all(p.status is not Status.FAILED for p in varied)
+
+
+def test_another_path_that_is_served_is_found(serve: Serve) -> None:
+    found = pieces(serve(only(lambda p: b"GET /jsonPTS HTTP" in p.head and p.is_upgrade)).url)
+    served = [
+        p.facts["path"]
+        for p in named(found, "http.upgrade", deviation="path")
+        if p.status is Status.OK
+    ]
+    assert served == ["/jsonPTS"]
+
+
+def test_a_banner_and_three_connects_are_taken_where_no_http_comes(serve: Serve) -> None:
+    def ssh(peer: Peer) -> None:
+        peer.send("SSH-2.0-OpenSSH_9.2\r\n")
+        peer.read_head()
+
+    found = pieces(serve(ssh).url)
+    assert named(found, "tcp.banner")[0].facts["text"].startswith("SSH-2.0-OpenSSH_9.2")
+    assert len(named(found, "tcp.again")[0].facts["attempts"]) == 3
+    [asked] = [p for p in named(found, "http.upgrade") if not p.facts.get("variation")]
+    assert bytes.fromhex(asked.facts["first_bytes"]).startswith(b"SSH-2.0")
+    on_plain = named(found, "tls.offer", variant="tls-on-plain")[0]
+    assert bytes.fromhex(on_plain.facts["first_bytes"]).startswith(b"SSH-2.0")
+
+
+@pytest.mark.parametrize(("how", "ended"), [("fin", "fin"), ("rst", "rst")])
+def test_how_an_unanswered_upgrade_ended_is_a_fact(serve: Serve, how: str, ended: str) -> None:
+    def gone(peer: Peer) -> None:
+        peer.read_head()
+        if how == "rst":
+            peer.reset()
+
+    found = pieces(serve(gone).url)
+    asked = named(found, "http.upgrade")[0]
+    assert asked.facts["ended"] == ended
+    assert {"scheme", "port", "path", "host", "at"} <= asked.facts.keys()
+
+
+def test_a_refused_port_leads_to_the_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    found = pieces(f"ws://127.0.0.1:{port}/x")
+    [asked] = named(found, "tcp.connect")
+    assert (asked.status, asked.facts["errno"]) == (Status.FAILED, "ECONNREFUSED")
+    others = named(found, "tcp.port")
+    assert {80, 443, 3000} <= {p.facts["port"] for p in others}
+    assert all(p.facts["variation"] is True for p in others)
+
+
+def test_a_name_that_does_not_resolve_leaves_nothing_to_try() -> None:
+    found = pieces("ws://no-such-name.invalid:3000/x")
+    assert named(found, "dns.resolve")[0].status is Status.FAILED
+    assert named(found, "tcp.port")[0].status is Status.SKIPPED
+
+
+# TLS.
+
+
+def test_the_certificate_is_read_though_nobody_vouches_for_it(serve: Serve, rsa_pair: Pair) -> None:
+    found = pieces(serve(right, rsa_pair.context()).url)
+    [asked] = named(found, "tls.handshake")
+    assert asked.status is Status.FAILED
+    [certificate] = named(found, "tls.certificate")
+    facts = certificate.facts
+    assert facts["subject"] == "O = Station, CN = pts.example.test"
+    assert facts["sans"] == ["DNS:pts.example.test", "IP Address:127.0.0.1"]
+    assert (facts["key"], facts["key_bits"], facts["serial"]) == ("rsa", 2048, "1234")
+    assert facts["not_before"] < time.time() < facts["not_after"]
+    assert facts["verify"] == 18  # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
+    assert facts["chain_bytes"] == [len(rsa_pair.der)]
+
+
+def test_with_its_ca_the_tls_link_is_healthy_and_each_offer_is_tried(
+    serve: Serve, rsa_pair: Pair
+) -> None:
+    found = pieces(serve(right, rsa_pair.context()).url, ca=rsa_pair.pem)
+    assert not [p for p in found if p.status is Status.FAILED]
+    offers = {p.facts["variant"]: p for p in named(found, "tls.offer")}
+    assert set(offers) == {"tls1.2", "tls1.3", "no-sni", "rsa", "ecdsa", "legacy", "tls1.0"}
+    assert offers["tls1.2"].facts["version"] == "TLSv1.2"
+    assert offers["rsa"].facts["ok"] is True
+    assert (offers["ecdsa"].facts["ok"], offers["ecdsa"].facts["alert"]) == (False, 40)
+    assert offers["tls1.0"].facts["ok"] is False
+    assert offers["tls1.0"].facts["alert"] in (70, 80)
+    assert named(found, "tls.certificate")[0].facts["verify"] == 0
+
+
+def test_an_ecdsa_certificate_refuses_rsa_clients_with_alert_40(
+    serve: Serve, ecdsa_pair: Pair
+) -> None:
+    found = pieces(serve(right, ecdsa_pair.context()).url, ca=ecdsa_pair.pem)
+    offers = {p.facts["variant"]: p.facts for p in named(found, "tls.offer")}
+    assert (offers["rsa"]["alert"], offers["ecdsa"]["ok"]) == (40, True)
+    facts = named(found, "tls.certificate")[0].facts
+    assert (facts["key"], facts["key_bits"]) == ("ecdsa", 256)
+
+
+def test_an_expired_certificate_is_shown_with_its_dates(serve: Serve, expired_pair: Pair) -> None:
+    found = pieces(serve(right, expired_pair.context()).url, ca=expired_pair.pem)
+    [certificate] = named(found, "tls.certificate")
+    assert certificate.facts["not_after"] < certificate.facts["now"]
+    assert certificate.facts["verify"] == 10  # X509_V_ERR_CERT_HAS_EXPIRED
+    assert "expired 1 days ago" in certificate.seen
+
+
+def test_a_tls_1_3_only_server_shows_alert_70_to_a_controllers_tls(
+    serve: Serve, rsa_pair: Pair
+) -> None:
+    context = rsa_pair.context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    found = pieces(serve(right, context).url, ca=rsa_pair.pem)
+    offers = {p.facts["variant"]: p.facts for p in named(found, "tls.offer")}
+    assert (offers["tls1.2"]["ok"], offers["tls1.2"]["alert"]) == (False, 70)
+    assert offers["tls1.3"]["ok"] is True
+
+
+def test_wss_to_a_plain_port_is_tried_plainly_too(serve: Serve) -> None:
+    server = serve(right)
+    found = pieces(server.url.replace("ws://", "wss://"))
+    assert named(found, "tls.handshake")[0].status is Status.FAILED
+    [plain] = named(found, "http.upgrade", deviation="plain-on-tls")
+    assert (plain.facts["status"], plain.facts["scheme"]) == (101, "ws")
+
+
+def test_ws_to_a_tls_port_is_tried_with_tls_too(serve: Serve, rsa_pair: Pair) -> None:
+    server = serve(right, rsa_pair.context())
+    found = pieces(server.url.replace("wss://", "ws://"))
+    [offer] = named(found, "tls.offer", variant="tls-on-plain")
+    assert offer.facts["ok"] is True
+
+
+def test_the_link_probe_verifies_by_a_ca_and_accepts_any_when_told(
+    serve: Serve, rsa_pair: Pair
+) -> None:
+    server = serve(right, rsa_pair.context())
+    distrusted = probe_link(server.url, timeout=2)
+    assert "self-signed certificate" in str(distrusted.cause)
+    assert distrusted.step("tls").facts["verify_code"] == 18
+    assert probe_link(server.url, timeout=2, ca=rsa_pair.pem).ok
+    assert probe_link(server.url, timeout=2, insecure=True).ok
+    wrong = probe_link(server.url, timeout=2, ca=rsa_pair.pem, server_name="other.example.test")
+    assert wrong.step("tls").facts["verify_code"] == 62  # X509_V_ERR_HOSTNAME_MISMATCH
+
+
+@pytest.mark.parametrize("data", [b"", b"\x30", b"\x30\x03\x02\x01\x05", b"not DER at all"])
+def test_what_is_no_certificate_is_said_to_be_none(data: bytes) -> None:
+    with pytest.raises(NotACertificateError):
+        read_certificate(data)
