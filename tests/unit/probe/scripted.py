@@ -13,6 +13,8 @@ from ptslink.doctor.probe import frames
 from ptslink.doctor.probe.frames import Frame, decode_frame, encode_frame
 from ptslink.handshake.accept import accept_value
 
+TLS_HANDSHAKE = b"\x16\x03"
+
 Script = Callable[["Peer"], None]
 
 
@@ -26,12 +28,13 @@ class Peer:
 
     def read_head(self) -> str:
         """The request head, as text without the empty line; "" when the client went away."""
-        while b"\r\n\r\n" not in self.pending:
+        while b"\r\n\r\n" not in self.pending and b"\n\n" not in self.pending:
             data = self.sock.recv(65536)
-            if not data:
+            if not data or data.startswith(TLS_HANDSHAKE):
                 return ""
             self.pending += data
-        self.head, _, self.pending = self.pending.partition(b"\r\n\r\n")
+        end = b"\r\n\r\n" if b"\r\n\r\n" in self.pending else b"\n\n"
+        self.head, _, self.pending = self.pending.partition(end)
         return self.head.decode()
 
     def header(self, name: str) -> str | None:
