@@ -24,7 +24,7 @@ from ptslink.journal.store import JournalGone, Store
 #: Entries in one transaction at most, so that a long queue is answered in steps.
 MAX_BATCH: Final = 2000
 #: Evidence alone may wait this long (seconds) for company before it costs a commit.
-EVIDENCE_WAIT: Final = 0.2
+EVIDENCE_WAIT: Final = 0.1
 #: Evidence kept in memory while the journal is failing.
 MAX_EVIDENCE: Final = 10_000
 #: Seconds between attempts to get a failing journal back.

@@ -214,14 +214,15 @@ class TlsLayer(asyncio.Protocol):
                 count: Any = self._session.read(len(self._scratch), self._scratch)
             except ssl.SSLWantReadError:
                 break
-            except (ssl.SSLZeroReturnError, ssl.SSLError) as error:
-                if isinstance(error, ssl.SSLZeroReturnError):
-                    if not self._front.eof_received():
-                        self.close()
-                else:
-                    self.abort()
+            except ssl.SSLZeroReturnError:
+                count = 0
+            except ssl.SSLError:
+                self.abort()
                 break
             if not count:
+                # The peer's close_notify: it will send no more.
+                if not self._front.eof_received():
+                    self.close()
                 break
             self._front.buffer_updated(count)
         self._flush()

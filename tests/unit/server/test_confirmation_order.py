@@ -24,6 +24,7 @@ class HeldJournal:
     def __init__(self) -> None:
         self.health = Health()
         self.taken: list[Entry] = []
+        self.offsets: dict[str, int] = {}
 
     def append(self, entry: Entry) -> None:
         self.taken.append(entry)
