@@ -390,6 +390,11 @@ def test_fault_large_packets_vanish_and_small_ones_pass(call: Callable[..., str]
     assert call("0:200", "0:30000") == "200 TimeoutError"
 
 
+def test_no_packet_is_larger_than_the_cable_carries(call: Callable[..., str]) -> None:
+    router("nft", "add", "rule", "ip", "site", "faults", "meta", "length", ">", "1500", "drop")
+    assert call("0:200", "0:30000", "0:200") == "200 30000 200"
+
+
 def test_fault_the_router_forgets_an_idle_connection(call: Callable[..., str]) -> None:
     router("sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_timeout_established=2")
     assert call("0:2", "1:2", "1:2", "1:2") == "2 2 2 2"
@@ -467,8 +472,11 @@ def test_down_leaves_no_trace_whatever_was_going_on(second: str) -> None:
         ["ip", "netns", "exec", described["controller"]["namespace"], "sleep", "600"]
     ) as left:
         assert traces(described) != []
-        lab("down", name=second)
-        assert left.wait(5) == -signal.SIGTERM
+        try:
+            lab("down", name=second)
+            assert left.wait(5) == -signal.SIGTERM
+        finally:
+            left.kill()
     assert traces(described) == []
 
 
