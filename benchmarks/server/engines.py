@@ -151,7 +151,10 @@ def ptslink(name: str, about: str, tools: Tools, *, journal: bool, uvloop: bool)
         module = "benchmarks.server.ours"
         return [sys.executable, "-m", module, str(port), str(directory), *options]
 
-    extra = {"PYTHONPATH": str(tools.uvloop)} if uvloop else {}
+    paths = [str(tools.uvloop)] if uvloop else []
+    if inherited := os.environ.get("PYTHONPATH"):
+        paths.append(inherited)
+    extra = {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
     return Engine(name, about, command, environment=extra)
 
 

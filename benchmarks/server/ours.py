@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +32,14 @@ path = "{directory}/journal.db"
 [limits]
 connections = 15000
 connections_per_address = 15000
+failures_per_minute = 100000
+
+[admin]
+port = 0
+socket = "{directory}/admin.sock"
+
+[logs]
+directory = "{directory}/logs"
 """
 
 
@@ -38,6 +48,8 @@ class NoJournal:
 
     def __init__(self) -> None:
         self.health = Health()
+        self.offsets: dict[str, int] = {}
+        self.on_health: Callable[[Health], None] | None = None
         self._entries: list[Entry] = []
 
     def start(self) -> None:
@@ -72,7 +84,9 @@ async def serve_without_journal(config: Config) -> None:
     """As `ptslink.server.service.run`, on a `NoJournal`."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = await start_server(config, journal=cast("JournalWriter", NoJournal()))
+    server = await start_server(
+        config, journal=cast("JournalWriter", NoJournal()), out=sys.stdout.buffer
+    )
     await stop.wait()
     await server.stop()
 
@@ -85,9 +99,10 @@ async def serve_without_journal(config: Config) -> None:
 def main(port: int, directory: Path, without_journal: bool, on_uvloop: bool) -> None:
     """Serve on 127.0.0.1 until SIGTERM."""
     written = directory / "ptslink.toml"
+    (directory / "logs").mkdir()
     written.write_text(CONFIG.format(port=port, directory=directory))
     config = load(written)
-    served: Any = serve_without_journal(config) if without_journal else run(config)
+    served: Any = serve_without_journal(config) if without_journal else run(config, written)
     if on_uvloop:
         import uvloop  # type: ignore[import-not-found, unused-ignore]
 
