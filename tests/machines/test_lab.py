@@ -391,8 +391,9 @@ def test_fault_large_packets_vanish_and_small_ones_pass(call: Callable[..., str]
 
 
 def test_no_packet_is_larger_than_the_cable_carries(call: Callable[..., str]) -> None:
-    router("nft", "add", "rule", "ip", "site", "faults", "meta", "length", ">", "1500", "drop")
+    router("nft", "add", "rule", "ip", "site", "faults", "meta", "length", ">", "1500", "counter")
     assert call("0:200", "0:30000", "0:200") == "200 30000 200"
+    assert "counter packets 0 " in router("nft", "list", "chain", "ip", "site", "faults")
 
 
 def test_fault_the_router_forgets_an_idle_connection(call: Callable[..., str]) -> None:
