@@ -18,7 +18,7 @@ class Verdict:
     """``why`` is ``None`` for a right confirmation, else what is wrong with it."""
 
     kind: str
-    packet_id: int
+    packet_id: int | str
     why: str | None = None
     came: str = ""
 
@@ -27,9 +27,9 @@ def shorten(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def same_number(got: Any, sent: int) -> bool:
-    """The same number in the same JSON type: ``7`` is not ``"7"``, ``7.0`` or ``true``."""
-    return type(got) is int and got == sent
+def same_id(got: Any, sent: int | str) -> bool:
+    """The same id in the same JSON type: ``7`` is not ``"7"``, ``7.0`` or ``true``."""
+    return type(got) is type(sent) and bool(got == sent)
 
 
 def is_confirmation(packet: Any) -> bool:
@@ -37,7 +37,7 @@ def is_confirmation(packet: Any) -> bool:
     return isinstance(packet, dict) and not packet.keys().isdisjoint(("Message", "Error", "Code"))
 
 
-def judge(packet: dict[str, Any], kind: str, packet_id: int, tags: list[str]) -> Verdict:
+def judge(packet: dict[str, Any], kind: str, packet_id: int | str, tags: list[str]) -> Verdict:
     """Judge the answer *packet* to our message of *kind* with *packet_id*."""
 
     def wrong(why: str) -> Verdict:
@@ -45,8 +45,8 @@ def judge(packet: dict[str, Any], kind: str, packet_id: int, tags: list[str]) ->
         return Verdict(kind, packet_id, why, came)
 
     got = packet.get("Id")
-    if not same_number(got, packet_id):
-        return wrong(f"Id is {json.dumps(got)}, sent as {packet_id}")
+    if not same_id(got, packet_id):
+        return wrong(f"Id is {json.dumps(got)}, sent as {json.dumps(packet_id)}")
     if packet.get("Error"):
         code, message = packet.get("Code"), packet.get("Message")
         return wrong(f"an error: Code {code}, Message {message}")

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ptslink.simulator.commands import INVALID_JSON, TOO_LONG, Facts, answer, error_packet
-from ptslink.simulator.confirmation import Verdict, is_confirmation, judge, same_number, shorten
+from ptslink.simulator.confirmation import Verdict, is_confirmation, judge, same_id, shorten
 from ptslink.simulator.forecourt import Data, Forecourt
 from ptslink.simulator.head import Identity
 from ptslink.simulator.packets import (
@@ -60,7 +60,7 @@ class Message:
 
     kind: str
     text: str
-    packet_id: int | None = None
+    packet_id: int | str | None = None
     resent: bool = False
 
 
@@ -105,11 +105,12 @@ class Device:
         periods: dict[str, float] | None = None,
         once: tuple[str, ...] = (),
         response_seconds: float = 2.0,
+        text_ids: bool = False,
     ) -> None:
         """A controller switched on at *now*, when its own clock reads *started*.
 
         ``periods`` are seconds by kind; each kind of ``once`` is sent a single time. A message
-        unconfirmed for ``response_seconds`` is sent again.
+        unconfirmed for ``response_seconds`` is sent again. ``text_ids`` writes ids as strings.
         """
         self.identity = identity
         self.rng = random.Random(seed)
@@ -117,6 +118,7 @@ class Device:
         self.tally = Tally()
         self.periods = dict(periods or {})
         self.response_seconds = response_seconds
+        self.text_ids = text_ids
         self._started, self._power_on = started, now
         self._packet_id = self.rng.randrange(1, PACKET_ID_MODULUS + 1)
         self._due = {kind: now + self.rng.random() * p for kind, p in self.periods.items()}
@@ -124,7 +126,7 @@ class Device:
             self._due[STATUS] = now
         self._queues: dict[str, deque[Data]] = {}
         self._outstanding: dict[str, Outstanding] = {}
-        self._sent_ids: deque[int] = deque(maxlen=REMEMBERED_IDS)
+        self._sent_ids: deque[int | str] = deque(maxlen=REMEMBERED_IDS)
         self._total: Counter[str] = Counter()
         self._uploaded: Counter[str] = Counter()
         for kind in RECORDS:
@@ -147,9 +149,9 @@ class Device:
             shown[f"{name}Total"] = self._total[kind]
         return shown
 
-    def _next_id(self) -> int:
+    def _next_id(self) -> int | str:
         self._packet_id = self._packet_id % PACKET_ID_MODULUS + 1
-        return self._packet_id
+        return str(self._packet_id) if self.text_ids else self._packet_id
 
     # What happens at the station.
 
@@ -329,7 +331,7 @@ class Device:
         pending = self._matching(entry.get("Id"))
         if pending is None:
             got = entry.get("Id")
-            if not any(same_number(got, sent) for sent in self._sent_ids):
+            if not any(same_id(got, sent) for sent in self._sent_ids):
                 self._reject_foreign("Id answers nothing that was sent", json.dumps(entry))
             return  # a second confirmation, or one for a status replaced since
         message = pending.message

@@ -68,6 +68,8 @@ class Manner:
     abrupt: bool = False
 
     # Messages.
+    #: Writes packet ids as strings.
+    text_ids: bool = False
     content: tuple[Callable[[bytes], bytes], ...] = ()
     #: Why it goes away at a message of the server's, or ``None``.
     dislike: Callable[[bytes], str | None] | None = None

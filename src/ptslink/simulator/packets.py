@@ -52,7 +52,7 @@ def envelope(packets: list[Data], controller_id: str | None = None) -> str:
     return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
 
 
-def packet(kind: str, packet_id: int, body: Data) -> Data:
+def packet(kind: str, packet_id: int | str, body: Data) -> Data:
     """A packet; a configuration's parts sit on the packet itself, not in ``Data``."""
     if kind == CONFIGURATION:
         return {"Id": packet_id, "Type": kind, **body}

@@ -103,6 +103,7 @@ class Simulation:
             periods=None if setup.once else default_periods(setup.status_period),
             once=setup.kinds if setup.once else (),
             response_seconds=setup.response_seconds,
+            text_ids=setup.manner.text_ids,
         )
 
     async def _controller(self, number: int, identity: Identity) -> None:

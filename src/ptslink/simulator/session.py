@@ -269,8 +269,11 @@ class Session:
 
     def _judge_ending(self) -> None:
         ending = self.wire.ending()
-        if ending.sent == 1000 and ending.clean:
+        if ending.sent == 1000 and ending.received in (1000, 1005):
             return
+        if ending.sent == 1000 and ending.clean:
+            words = f"the server answered our close with {ending.received} {ending.reason}"
+            raise LinkFailed(words.rstrip())
         if ending.received is not None:
             words = f"the server closed with {ending.received} {ending.reason}".rstrip()
             raise LinkFailed(words)

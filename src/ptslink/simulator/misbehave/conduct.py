@@ -58,10 +58,6 @@ def _broken_json(manner: Manner, value: str) -> Manner:
     return manner.but(content=cast("Callable[[bytes], bytes]", choice))
 
 
-def _text_ids(data: bytes) -> bytes:
-    return re.sub(rb'"Packets":\[\{"Id":(\d+)', rb'"Packets":[{"Id":"\1"', data, count=1)
-
-
 def _no_id(data: bytes) -> bytes:
     return re.sub(rb'"PtsId":"[^"]*",', b"", data, count=1)
 
@@ -132,7 +128,7 @@ DEVIATIONS = (
     Deviation(
         "id-as-text",
         "writes packet ids as strings",
-        lambda manner, _: manner.but(content=_text_ids),
+        lambda manner, _: manner.but(text_ids=True),
     ),
     Deviation(
         "no-ptsid",
