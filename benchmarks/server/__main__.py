@@ -130,7 +130,7 @@ def measure(
 
     def note(name: str, seen: Mapping[str, Any]) -> None:
         details.append({"figure": name, **seen})
-        screen.say(f"{name:<48} {brief(seen)}")
+        screen.say(f"{name}\n        {brief(seen)}")
 
     directory = BUILD / "run"
     shutil.rmtree(directory, ignore_errors=True)
@@ -168,12 +168,14 @@ def brief(seen: Mapping[str, Any]) -> str:
     """What one measure gave, for a line on the screen."""
     if "before_kib" in seen:
         return f"{seen['before_kib']:,.0f} -> {seen['after_kib']:,.0f} KiB"
-    words = [f"{seen['per_second']:>10,.0f}/s"]
+    words = [f"{seen['per_second']:,.0f}/s"]
     timed = [seen[kind] for kind in ("confirmation_ms", "handshake_ms") if seen[kind]["count"]]
     words += [f"p99 {one['p99']:.2f} ms" for one in timed]
     if seen["pong_ms"]["count"]:
         words.append(f"pong max {seen['pong_ms']['max']:.0f} ms, {seen['late_pongs']} late")
     words.append(f"cpu {seen['server_cpu']:.2f}/{seen['client_cpu']:.2f}")
+    if seen["per_second"]:
+        words.append(f"{seen['server_cpu'] / seen['per_second'] * 1e6:.0f} us each")
     return "  ".join(words)
 
 
