@@ -125,9 +125,11 @@ def stop(lab: Lab, machine: Machine, *, grace: float) -> None:
             again = lab.running(machine)
             if again is not None:
                 _end_machine(again, grace=0.0)
-    for group in running.cgroups:
-        host.kill_all(host.cgroup_members(Path(group)), grace=0.0)
-        host.remove_cgroup(Path(group))
+    # By name, not from the record read above: the supervisor may have made them since.
+    own = lab.layout.machine_namespace(machine.index)
+    for group in {*map(Path, running.cgroups), *(root / own for root in host.cgroup_roots())}:
+        host.kill_all(host.cgroup_members(group), grace=0.0)
+        host.remove_cgroup(group)
 
 
 def _end_machine(running: Running, *, grace: float) -> None:

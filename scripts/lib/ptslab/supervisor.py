@@ -59,7 +59,7 @@ class Supervisor:
         machine.mount(self.lab, self.machine)
         disk.detach(self.lab, self.machine)
         disk.attach_for_boot(self.lab, self.machine)
-        own = f"{layout.prefix}-m{index}"
+        own = layout.machine_namespace(index)
         groups = [] if host.systemd_runs_this_computer() else host.cgroup_roots()
         for root in groups:
             (root / own).mkdir(exist_ok=True)
