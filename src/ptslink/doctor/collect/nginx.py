@@ -502,7 +502,7 @@ def read_error(text: str, utc_offset: float = 0.0) -> list[dict[str, Json]]:
     """
     events = []
     heads = list(_ERROR_HEAD.finditer(text))
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
+    for head, following in zip(heads, [*heads[1:], None], strict=False):
         end = len(text) if following is None else following.start()
         message = text[head.end() : end].rstrip("\n")
         kind = next((kind for kind, pattern in _KINDS if pattern.search(message)), None)
