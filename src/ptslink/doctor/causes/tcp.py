@@ -575,7 +575,7 @@ def _foreign_banner(case: Case) -> str | None:
     """What a machine said unasked: a forecourt server never speaks first."""
     for piece in case.all("tcp.banner"):
         text = str(piece.facts.get("text") or "")
-        if text and not piece.facts.get("variation") and not text.startswith("HTTP/"):
+        if text and not text.startswith("HTTP/"):
             return text.splitlines()[0][:60]
     return None
 
