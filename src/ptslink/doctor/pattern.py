@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -279,6 +279,40 @@ def current(case: Case) -> list[Link]:
     every = links(case)
     newest = max((link.at for link in every), default=0.0)
     return [link for link in every if newest - link.at <= 3600.0]
+
+
+def ailing(case: Case) -> dict[str, list[Link]]:
+    """The recent ends, newest last, of each controller whose link may well end so again.
+
+    A controller that is connected now, and has been for twice as long as its last link lasted (at
+    least ten seconds), is over it.
+    """
+    well: dict[str, float] = {}
+    for piece in case.all("service.live"):
+        now = piece.facts.get("now")
+        for session in piece.facts.get("controllers") or []:
+            if now and session.get("since"):
+                well[str(session.get("id"))] = now - float(session["since"]) / 1000.0
+    found = {}
+    for controller, own in by_controller(current(case)).items():
+        last = own[-1]
+        if well.get(controller, 0.0) > max(10.0, 2.0 * last.seconds):
+            continue
+        found[controller] = own[-8:]
+    return found
+
+
+def ending(case: Case, fits: Callable[[Link], bool]) -> list[Link]:
+    """The fitting ends of a controller whose *last* link ended so, or most of whose last ones did.
+
+    An empty list when there is no such controller; else that of the one with the most.
+    """
+    best: list[Link] = []
+    for own in ailing(case).values():
+        hits = [link for link in own if fits(link)]
+        if hits and (fits(own[-1]) or 2 * len(hits) > len(own)) and len(hits) > len(best):
+            best = hits
+    return best
 
 
 def by_controller(every: Iterable[Link]) -> dict[str, list[Link]]:

@@ -1,7 +1,410 @@
-"""Causes of the layer ws-protocol."""
+"""Causes of the layer ws-protocol: frames, pings and idle timers of an open link.
+
+Facts used: links and timers (:mod:`ptslink.doctor.pattern`) from ``service.records`` and
+``nginx.access``; ``net.sockets`` ``send_q``, ``timer``, ``peer``; ``service.config``. From the
+client's side: ``ws.accept`` ``extensions``, ``offered``; ``ws.large`` ``bytes``, ``code``.
+"""
 
 from __future__ import annotations
 
-from ptslink.doctor.cause import Cause
+import itertools
+import statistics
+from collections.abc import Callable
 
-CAUSES: tuple[Cause, ...] = ()
+from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.causes.failing import PROVISION_SERVER, service_config
+from ptslink.doctor.evidence import Case
+from ptslink.doctor.pattern import (
+    Link,
+    ailing,
+    constant,
+    ending,
+    near,
+    timers,
+)
+
+_LOOP = ("dev-reconnect-storm", "app-first-message", "px-header-case")
+
+
+def _shown(hits: list[Link], *lines: str) -> tuple[str, ...]:
+    """The last hit, how often it happened, and its first bytes."""
+    last = hits[-1]
+    seen = [last.shown()]
+    if len(hits) > 1:
+        seen.append(f"The same end {len(hits)} times, every {_period(hits):.1f} s.")
+    if last.first_bytes:
+        seen.append(f"First bytes: {last.first_bytes[:24].hex(' ')}")
+    return (*seen, *lines)
+
+
+def _period(hits: list[Link]) -> float:
+    return statistics.median(b.began - a.began for a, b in itertools.pairwise(hits))
+
+
+def _coded(*codes: str) -> Callable[[Link], bool]:
+    return lambda link: link.code in codes
+
+
+def _rsv1(case: Case) -> Match | None:
+    hits = ending(
+        case,
+        lambda link: (
+            link.code in ("rsv1-on-frame", "http-text-after-upgrade")
+            or (
+                link.code == "reserved-bits"
+                and bool(link.first_bytes and link.first_bytes[0] & 0x40)
+            )
+            or ("reserved bits" in link.error and not link.first_bytes)
+        ),
+    )
+    if not hits:
+        return None
+    last = hits[-1]
+    if last.code == "http-text-after-upgrade":
+        text = last.first_bytes[:32].decode("latin-1")
+        lines = (f"The controller sent HTTP text after the 101 ({text!r}), whose letters look like "
+                 "a frame with RSV1 set.",)  # fmt: skip
+    else:
+        lines = ("RSV1 is set and no extension was negotiated (RFC 6455 5.2).",)
+    out = ("ws-deflate-unsupported", "ws-unmasked", "ws-bad-frame", "app-handler-exception")
+    return Match(0.96, _shown(hits, *lines), out)
+
+
+def _unmasked(case: Case) -> Match | None:
+    hits = ending(
+        case, lambda link: link.code == "unmasked-frame" or "incorrect masking" in link.error
+    )
+    if not hits:
+        return None
+    interval = timers(case).ping_interval
+    lines = ["The mask bit is 0; a client must mask every frame (RFC 6455 5.1)."]
+    if interval and near(hits[-1].seconds, interval):
+        lines.append(f"It dies at the first ping ({interval:g} s): only its pongs are unmasked.")
+    return Match(
+        0.96, _shown(hits, *lines), ("ws-ping-unanswered", "nat-idle-silent", "ws-bad-frame")
+    )
+
+
+def _utf8(case: Case) -> Match | None:
+    hits = ending(
+        case,
+        lambda link: (
+            link.code == "not-utf8" or bool(link.close_sent and link.close_sent[0] == 1007)
+        ),
+    )
+    if not hits:
+        return None
+    line = "A text message is not UTF-8: most likely a name in a Windows code page."
+    return Match(0.96, _shown(hits, line), ("app-handler-exception", "ws-bad-frame"))
+
+
+def _too_big(case: Case) -> Match | None:
+    hits = ending(
+        case,
+        lambda link: (
+            link.code == "message-too-big" or bool(link.close_sent and link.close_sent[0] == 1009)
+        ),
+    )
+    limit = service_config(case, "limits").get("message_bytes")
+    if not hits:
+        for piece in case.all("ws.large"):
+            if piece.facts.get("code") == 1009:
+                return Match(
+                    0.85, (f"{piece.facts.get('bytes')} bytes were refused: {piece.seen}",)
+                )
+        return None
+    lines = [f"limits.message_bytes is {limit}."] if limit else []
+    fix = Fix(
+        "Raise the largest message; a controller's configuration has tens of kilobytes.",
+        "The same upload is confirmed.",
+        Auto.YES,
+        PROVISION_SERVER,
+        {"pts_server_message_bytes_max": max(4 * 1024 * 1024, 4 * int(limit or 0))},
+    )
+    return Match(0.96, _shown(hits, *lines), ("app-handler-exception",), fix)
+
+
+_BAD_FRAMES = (
+    "invalid-opcode",
+    "control-frame-too-long",
+    "fragmented-control-frame",
+    "broken-fragmentation",
+    "malformed-close",
+    "protocol-error",
+    "json-text-without-frame",
+)
+_BAD_WORDS = ("invalid opcode", "continuation frame", "control frame")
+
+
+def _bad_frame(case: Case) -> Match | None:
+    hits = ending(
+        case,
+        lambda link: (
+            link.code in _BAD_FRAMES
+            or (
+                link.code == "reserved-bits"
+                and not (link.first_bytes and link.first_bytes[0] & 0x40)
+            )
+            or any(words in link.error for words in _BAD_WORDS)
+        ),
+    )
+    if not hits:
+        return None
+    line = f"The service closed with 1002: {hits[-1].error or hits[-1].code}."
+    return Match(0.95, _shown(hits, line), ("ws-rsv1-compressed", "ws-unmasked", "ws-invalid-utf8"))
+
+
+def _pingless(link: Link) -> bool:
+    return link.code == "ping-timeout" or bool(
+        link.close_sent and link.close_sent[0] == 1011 and "ping" in link.close_sent[1]
+    )
+
+
+def _ping_unanswered(case: Case) -> Match | None:
+    hits = ending(case, _pingless)
+    if not hits:
+        return None
+    last = hits[-1]
+    configured = timers(case)
+    stuck = _stuck_peer(case, last.peer)
+    # A peer whose kernel still takes what we send is alive and only does not answer pings.
+    alive = any(
+        link.transport in ("fin", "closed") or link.close_rcvd or link.messages_in for link in hits
+    )
+    never = all(not link.pongs for link in hits)
+    if stuck or not alive:
+        return None
+    lines = []
+    cycle = (configured.ping_interval or 0.0) + (configured.ping_timeout or 0.0)
+    if cycle:
+        lines.append(f"Ping interval + timeout are {cycle:g} s; no pong came ({last.pings} pings).")
+    lines.append("Its kernel still acknowledges: nothing waits unsent for this peer.")
+    if not never:
+        lines.append("It answered pings before.")
+    out = ("tcp-half-open-ghost", "nat-idle-silent", "app-event-loop-blocked")
+    return Match(0.94 if never else 0.8, _shown(hits, *lines), out)
+
+
+def _stuck_peer(case: Case, peer: str) -> bool:
+    """Whether data for this peer waits unacknowledged in the kernel."""
+    return any(
+        entry.get("peer") == peer and entry.get("send_q") and entry.get("timer") == "on"
+        for piece in case.all("net.sockets")
+        for entry in piece.facts.get("sockets", [])
+    )
+
+
+def _device_idle(case: Case) -> Match | None:
+    configured = timers(case)
+    interval = configured.ping_interval
+    known = (configured.proxy_read, configured.idle, configured.worker_shutdown)
+    best: tuple[list[Link], float] | None = None
+    for own in ailing(case).values():
+        ends = [
+            link
+            for link in own
+            if link.transport == "fin"
+            and link.lost
+            and not link.event("upgraded-timeout", "upgraded-reset")
+        ]
+        if len(ends) < 3 or len(ends) < 0.7 * len(own):
+            continue
+        quiet = [_quiet_time(link) for link in ends]
+        same = constant(quiet)
+        if same is None or same <= 2.0 or any(near(same, timer) for timer in known):
+            continue
+        if best is None or len(ends) > len(best[0]):
+            best = (ends, same)
+    if best is None:
+        return None
+    hits, same = best
+    if interval and same > 1.5 * interval:
+        return None  # pings reach it more often than that: it is not silence that it minds
+    lines = [f"Each time it ended the connection {same:.1f} s after the last sign from the server."]
+    lines.append(
+        f"The service pings every {interval:g} s." if interval else "The service sends no pings."
+    )
+    lines.append("The FIN comes from the controller, without a closing frame.")
+    value = max(5, int(same / 2))
+    fix = Fix(
+        f"Ping every {value} s: half of what this controller tolerates.",
+        "Its links outlive the constant at which they ended.",
+        Auto.YES,
+        PROVISION_SERVER,
+        {"pts_server_ping_interval_seconds": value},
+    )
+    out = ("nat-idle-silent", "px-read-timeout-60", "px-other-idle-timeout")
+    return Match(0.9, _shown(hits, *lines), out, fix)
+
+
+def _quiet_time(link: Link) -> float:
+    """Seconds from the server's last known sign to the end."""
+    signs = [link.seconds]
+    if link.last_ping is not None:
+        signs.append(link.last_ping)
+    return min(signs)
+
+
+def _deflate(case: Case) -> Match | None:
+    for piece in case.all("ws.accept"):
+        extensions = str(piece.facts.get("extensions") or "")
+        if "permessage-deflate" not in extensions or piece.facts.get("variation"):
+            continue
+        offered = "permessage-deflate" in str(piece.facts.get("offered") or "")
+        line = "The 101 switches permessage-deflate on" + (
+            "." if offered else ", which nobody offered."
+        )
+        lost = [
+            link
+            for own in ailing(case).values()
+            for link in own
+            if link.lost and link.seconds < 5.0
+        ]
+        seen = (line, *(link.shown() for link in lost[-1:]))
+        return Match(
+            0.93 if lost or not offered else 0.75, seen, ("ws-rsv1-compressed", "hs-subprotocol")
+        )
+    return None
+
+
+def _server_frame(case: Case) -> Match | None:
+    """Links that die right after the server sent something large or a particular request."""
+    for piece in case.all("service.records"):
+        asked = [r for r in piece.facts.get("events", []) if r.get("code") == "command-sent"]
+        hits: list[tuple[str, int]] = []
+        for own in ailing(case).values():
+            for link in own:
+                for record in asked:
+                    same = record.get("controller") == link.controller
+                    if same and link.lost and 0.0 <= link.at - record["at"] <= 2.0:
+                        hits.append((str(record.get("type")), int(record.get("bytes") or 0)))
+        kinds = {kind for kind, _ in hits}
+        if len(hits) >= 2 and len(kinds) == 1:
+            kind, size = hits[-1]
+            line = f"{len(hits)} links were lost within 2 s of sending {kind} ({size} bytes)."
+            return Match(0.85, (line,), ("app-first-message", "ws-deflate-unsupported"))
+    return None
+
+
+_FIRMWARE = "Update the controller's firmware, and tell its maker what was seen."
+_STAYS = "The controller's next link lasts and brings messages."
+
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "ws-rsv1-compressed",
+        Layer.WS_PROTOCOL,
+        "The controller sets the reserved bit RSV1",
+        Fix(
+            "Accept frames with a stray RSV1 bit; " + _FIRMWARE,
+            _STAYS,
+            Auto.ASK,
+            PROVISION_SERVER,
+            {"pts_server_settings": {"listen": {"tolerate_rsv1": True}}},
+        ),
+        _rsv1,
+        _LOOP,
+    ),
+    Cause(
+        "ws-unmasked",
+        Layer.WS_PROTOCOL,
+        "The controller sends frames without a mask",
+        Fix(
+            _FIRMWARE + " Where only pongs are unmasked, switch the server's pings off.",
+            _STAYS,
+            Auto.ASK,
+            PROVISION_SERVER,
+            {"pts_server_ping_interval_seconds": 0},
+        ),
+        _unmasked,
+        _LOOP,
+    ),
+    Cause(
+        "ws-invalid-utf8",
+        Layer.WS_PROTOCOL,
+        "The controller sends text that is not UTF-8",
+        Fix(
+            "Write names (station, grades, users) in plain letters on the controller.",
+            _STAYS,
+            Auto.ASK,
+            controller="Names of the station, fuel grades and users",
+        ),
+        _utf8,
+        _LOOP,
+    ),
+    Cause(
+        "ws-too-big",
+        Layer.WS_PROTOCOL,
+        "A message is larger than the service accepts",
+        Fix(
+            "Raise the largest message.",
+            "The same upload is confirmed.",
+            Auto.YES,
+            PROVISION_SERVER,
+            {"pts_server_message_bytes_max": 4194304},
+        ),
+        _too_big,
+        _LOOP,
+    ),
+    Cause(
+        "ws-bad-frame",
+        Layer.WS_PROTOCOL,
+        "The controller sends malformed frames",
+        Fix(_FIRMWARE, _STAYS, Auto.NO),
+        _bad_frame,
+        _LOOP,
+    ),
+    Cause(
+        "ws-ping-unanswered",
+        Layer.WS_PROTOCOL,
+        "The controller never answers pings",
+        Fix(
+            "Judge it by its messages instead of by pongs: a long ping timeout.",
+            _STAYS,
+            Auto.YES,
+            PROVISION_SERVER,
+            {"pts_server_ping_timeout_seconds": 600},
+        ),
+        _ping_unanswered,
+        _LOOP,
+    ),
+    Cause(
+        "ws-device-idle-timeout",
+        Layer.WS_PROTOCOL,
+        "The controller leaves when it hears nothing",
+        Fix(
+            "Ping more often than the controller's own timeout.",
+            _STAYS,
+            Auto.YES,
+            PROVISION_SERVER,
+            {"pts_server_ping_interval_seconds": 15},
+        ),
+        _device_idle,
+        _LOOP,
+    ),
+    Cause(
+        "ws-deflate-unsupported",
+        Layer.WS_PROTOCOL,
+        "Compression is on, the controller cannot read it",
+        Fix(
+            "Never agree to permessage-deflate. ptslink does not; switch it off in what stands "
+            "there.",
+            "The 101 carries no Sec-WebSocket-Extensions.",
+            Auto.YES,
+            PROVISION_SERVER,
+        ),
+        _deflate,
+        _LOOP,
+    ),
+    Cause(
+        "ws-server-frame-too-big",
+        Layer.WS_PROTOCOL,
+        "A request is larger than the controller can take",
+        Fix(
+            "Split the request: fewer packets a message, shorter time ranges a report.",
+            "The request is answered.",
+            Auto.ASK,
+        ),
+        _server_frame,
+        _LOOP,
+    ),
+)

@@ -160,9 +160,11 @@ def configured(watch: Stopwatch, file: str = CONFIG) -> Evidence:
         if any("Permission denied" in mistake for mistake in error.mistakes):
             return watch.skipped("service.config", f"{file} may not be read; run as root")
         return watch.piece("service.config", Status.FAILED, error.mistakes[0], facts)
-    facts = {"file": file, "errors": list[str](), "config": shown_config(config)}
+    shown = shown_config(config)
     seen = f"port {config.listen.port}, path /{config.listen.path}"
-    return watch.piece("service.config", Status.OK, seen, facts)
+    return watch.piece(
+        "service.config", Status.OK, seen, {"file": file, "errors": [], "config": shown}
+    )
 
 
 def _records(watch: Stopwatch, path: str, horizon: float) -> Evidence:

@@ -5,7 +5,7 @@ Evidence (vantage ``server``):
 ``tls.disk``  one per certificate file that nginx or the service is configured with
     ``file``, ``readable`` bool, ``error``, and of the first certificate ``subject``, ``issuer``,
     ``serial``, ``not_before``, ``not_after`` (epoch seconds), ``sans`` [``DNS:x``, ``IP
-    Address:y``], ``key`` ``rsa``/``ecdsa``/..., ``key_bits``; ``chain`` [{subject, issuer, bytes}] of the file,
+    Address:y``], ``key`` ``rsa``/``ecdsa``/..., ``key_bits``; ``chain_bytes`` [int] of the file,
     ``key_matches`` bool or None, ``ports`` [int], ``now`` (epoch seconds), ``fingerprint``
 ``tls.served``  one per TLS port, with the server's own name
     ``port``, ``name``, ``version``, ``cipher``, the same of the certificate served, ``verify``

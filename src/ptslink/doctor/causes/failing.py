@@ -1,0 +1,109 @@
+"""What the causes of the upper layers share: picking the attempt that shows the fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ptslink.doctor.attempts import Attempt, Trouble, troubles
+from ptslink.doctor.cause import Fix, Match
+from ptslink.doctor.evidence import Case, Json
+from ptslink.doctor.pattern import link_location
+
+#: What a controller that retries each second trips over once anything has failed.
+RETRY_AFTERMATH = (
+    "px-limit-req",
+    "px-limit-conn",
+    "px-error-held-open",
+    "app-rate-lockout",
+    "fw-fail2ban-ban",
+    "fw-ufw-limit-lockout",
+    "dev-reconnect-storm",
+    "dev-site-shared-nat",
+)
+#: Puts nginx's site file back as the role writes it, tests, and reloads.
+PROVISION_NGINX = "ansible-playbook -i INVENTORY site.yml --tags nginx_proxy"
+PROVISION_SERVER = "ansible-playbook -i INVENTORY site.yml --tags pts_server"
+RELOAD = "nginx -t && systemctl reload nginx"
+
+
+def failing(case: Case, fits: Callable[[Attempt], bool]) -> Attempt | None:
+    """The root failure of somebody who does not get through, if it fits."""
+    return next((t.root for t in troubles(case) if fits(t.root)), None)
+
+
+def every_failing(case: Case, fits: Callable[[Attempt], bool]) -> list[Trouble]:
+    """All who do not get through for a fitting reason."""
+    return [trouble for trouble in troubles(case) if fits(trouble.root)]
+
+
+def limited(case: Case, fits: Callable[[Attempt], bool]) -> tuple[Attempt, bool] | None:
+    """A refusal by a limit that fits, and whether nothing else stands behind it."""
+    for trouble in troubles(case):
+        hit = next((attempt for attempt in trouble.limits if fits(attempt)), None)
+        if hit is not None:
+            return hit, trouble.root.limited
+    return None
+
+
+def by_nginx(attempt: Attempt) -> bool:
+    """Whether nginx made the answer itself."""
+    return attempt.by == "nginx"
+
+
+def by_service(attempt: Attempt) -> bool:
+    """Whether the answer came from behind nginx, or from the service directly."""
+    return attempt.by == "backend"
+
+
+def said(attempt: Attempt, *words: str) -> bool:
+    """Whether the answer's body or the service's reason contains one of *words*."""
+    text = f"{attempt.body}\n{attempt.reason}".lower()
+    return any(word.lower() in text for word in words)
+
+
+def service_config(case: Case, table: str) -> Mapping[str, Json]:
+    """A table of the service's configuration, or {}."""
+    found: Mapping[str, Json] = (case.fact("service.config", "config") or {}).get(table, {})
+    return found
+
+
+def service_answers(case: Case) -> bool:
+    """Whether the service, asked directly on this machine, makes the link."""
+    return any(
+        piece.facts.get("hop") == "service" and piece.facts.get("status") == 101
+        for piece in case.all("link.local")
+    )
+
+
+def nginx_answers(case: Case) -> bool:
+    """Whether the link through nginx works from this machine."""
+    return any(
+        piece.facts.get("hop") == "nginx" and piece.facts.get("status") == 101
+        for piece in case.all("link.local")
+    )
+
+
+def location(case: Case) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """The server block and location of the link, while the link through nginx does not work.
+
+    A setting that looks wrong in a proxy that works is not the fault.
+    """
+    return None if nginx_answers(case) else link_location(case)
+
+
+def where(site: Mapping[str, Any], place: Mapping[str, Any]) -> str:
+    """Which line of which file, for a person."""
+    return f"{site['file'] or 'nginx configuration'} line {place['line']}"
+
+
+def match(
+    attempt: Attempt | None,
+    confidence: float,
+    *lines: str,
+    ruled_out: tuple[str, ...] = (),
+    fix: Fix | None = None,
+) -> Match:
+    """A match that shows the attempt first, then why it means this."""
+    shown = (attempt.shown(),) if attempt is not None else ()
+    return Match(confidence, (*shown, *lines), ruled_out, fix)
