@@ -154,6 +154,69 @@ def test_another_path_that_is_served_is_found(serve: Serve) -> None:
     assert served == ["/jsonPTS"]
 
 
+def test_a_path_that_is_not_there_leads_to_other_paths_and_nothing_else(serve: Serve) -> None:
+    def missing(peer: Peer) -> None:
+        if peer.read_head():
+            peer.answer("404 Not Found")
+
+    varied = named(pieces(serve(missing).url), "http.upgrade", variation=True)
+    assert {p.facts["tried"] for p in varied} == {"path"}
+
+
+def after_101(script: Callable[[Peer], None]) -> Callable[[Peer], None]:
+    def run(peer: Peer) -> None:
+        if not peer.read_head():
+            return
+        if not peer.is_upgrade:
+            peer.answer("426 Upgrade Required")
+            return
+        peer.accept()
+        script(peer)
+
+    return run
+
+
+def test_a_close_before_its_time_is_shown_with_code_reason_and_age(serve: Serve) -> None:
+    def replaced(peer: Peer) -> None:
+        peer.send_frame(Frame(CLOSE, close_payload(4000, "replaced")))
+        peer.serve_frames()
+
+    [close] = [p for p in named(pieces(serve(after_101(replaced)).url), "ws.close") if p.facts]
+    assert close.status is Status.FAILED
+    assert (close.facts["code"], close.facts["reason"]) == (4000, "replaced")
+    assert close.facts["after_seconds"] < 5
+
+
+def test_an_end_without_a_close_is_shown_as_fin_or_rst(serve: Serve) -> None:
+    def gone(peer: Peer) -> None:
+        peer.next_frame()
+        peer.reset()
+
+    [close] = [p for p in named(pieces(serve(after_101(gone)).url), "ws.close") if p.facts]
+    assert close.facts["ended"] == "rst"
+
+
+def test_what_the_server_says_unasked_is_kept(serve: Serve) -> None:
+    def welcome(peer: Peer) -> None:
+        peer.send_frame(Frame(TEXT, "Welcome, Тест".encode()))
+        peer.serve_frames()
+
+    [ping] = named(pieces(serve(after_101(welcome)).url), "ws.ping")
+    assert ping.facts["unasked"] == ["Welcome, Тест"]
+
+
+def test_an_idle_link_that_is_cut_says_how_and_when(serve: Serve) -> None:
+    def cuts(peer: Peer) -> None:
+        for _ in range(2):
+            frame = peer.next_frame()
+            if frame is not None:
+                peer.send_frame(Frame(PONG, frame.payload))
+
+    [idle] = named(pieces(serve(after_101(cuts)).url, idle=1), "ws.idle")
+    assert (idle.facts["seconds"], idle.facts["ended"]) == (1, "fin")
+    assert idle.facts["after_seconds"] < 1
+
+
 def test_a_banner_and_three_connects_are_taken_where_no_http_comes(serve: Serve) -> None:
     def ssh(peer: Peer) -> None:
         peer.send("SSH-2.0-OpenSSH_9.2\r\n")
@@ -265,6 +328,17 @@ def test_wss_to_a_plain_port_is_tried_plainly_too(serve: Serve) -> None:
     assert named(found, "tls.handshake")[0].status is Status.FAILED
     [plain] = named(found, "http.upgrade", deviation="plain-on-tls")
     assert (plain.facts["status"], plain.facts["scheme"]) == (101, "ws")
+
+
+def test_where_plain_http_answers_a_client_hello_no_offer_is_tried(serve: Serve) -> None:
+    def plain(peer: Peer) -> None:
+        peer.sock.recv(4096)
+        peer.answer("400 Bad Request")
+
+    found = pieces(serve(plain).url.replace("ws://", "wss://"))
+    [handshake] = named(found, "tls.handshake")
+    assert handshake.facts["reason"] == "WRONG_VERSION_NUMBER"
+    assert [p.status for p in named(found, "tls.offer")] == [Status.SKIPPED]
 
 
 def test_ws_to_a_tls_port_is_tried_with_tls_too(serve: Serve, rsa_pair: Pair) -> None:

@@ -32,6 +32,7 @@ from ptslink.doctor.probe.response import (
 )
 from ptslink.doctor.probe.result import STEPS, LinkResult, Step, StepStatus
 from ptslink.doctor.probe.stream import (
+    ALERTS,
     Address,
     Ended,
     Stream,
@@ -51,6 +52,8 @@ BODY_BYTES = 512
 TAIL_SECONDS = 1.0
 #: The most a control frame may carry (RFC 6455 5.5).
 LARGEST_CONTROL = 125
+#: How many of the server's messages are kept.
+MAX_UNASKED = 3
 #: The smallest frame over 64 KiB that a server has no reason to send to a probe.
 MAX_FRAME_BYTES = 1 << 20
 
@@ -161,7 +164,10 @@ class LinkProbe:
         self.body = b""
         self.accept_ok = False
         self.messages = 0
-        self.first_message = ""
+        #: The first messages the server sent, which no probe ever asks for.
+        self.unasked: list[str] = []
+        #: When the 101 came, ``time.monotonic()`` seconds.
+        self.opened_at: float | None = None
 
     def run(self) -> LinkResult:
         """Walk all steps and tell what was seen. Opens and closes its own sockets."""
@@ -210,7 +216,7 @@ class LinkProbe:
         except OSError as error:
             text = self._break_text(error)
             status, facts = "failed", {"errno": errno_name(error), "ended": how_ended(error)}
-            facts |= self._about(name)
+            facts |= self._about(name) | self._age()
             ms = milliseconds_since(start)
             cause = f"During {name} {text} after {ms:g} ms."
         return Step(name, status, milliseconds_since(start), text, facts), cause
@@ -227,6 +233,12 @@ class LinkProbe:
             "host": target.authority,
             "at": round(time.time(), 3),
         }
+
+    def _age(self) -> dict[str, Any]:
+        """How long the WebSocket connection has stood, once it has."""
+        if self.opened_at is None:
+            return {}
+        return {"after_seconds": round(time.monotonic() - self.opened_at, 2)}
 
     def _break_text(self, error: OSError) -> str:
         if isinstance(error, Ended):
@@ -293,6 +305,9 @@ class LinkProbe:
                 f"The TLS handshake with {self.address}: {text}.",
                 {
                     "errno": errno_name(error),
+                    "ended": how_ended(error),
+                    "port": self.target.port,
+                    "alert": ALERTS.get(getattr(error, "reason", None) or ""),
                     "reason": getattr(error, "reason", None),
                     "verify_code": getattr(error, "verify_code", None),
                 },
@@ -350,6 +365,7 @@ class LinkProbe:
             location = self.head.get("Location")
             cause += f", Location {location}." if location else "."
             raise StepFailed(self.head.line, cause, facts)
+        self.opened_at = time.monotonic()
         return Seen(self.head.line, facts)
 
     def _upgrade_head(self, stream: Stream) -> RequestHead:
@@ -454,8 +470,8 @@ class LinkProbe:
             "other_pongs": others,
             "messages": self.messages,
         }
-        if self.first_message:
-            facts["first_message"] = self.first_message
+        if self.unasked:
+            facts["unasked"] = self.unasked
         return Seen(f"{len(payload)} bytes came back in a pong{note}", facts)
 
     def _idle(self) -> Seen:
@@ -476,7 +492,13 @@ class LinkProbe:
             raise StepFailed(
                 f"after {after:.2f} s {seen}",
                 f"After {after:.2f} s of idle {seen}.",
-                {"after_seconds": round(after, 2), "server_pings": pings},
+                {
+                    "seconds": seconds,
+                    "ended": how_ended(error),
+                    **(error.facts if isinstance(error, StepFailed) else {}),
+                    "after_seconds": round(after, 2),
+                    "server_pings": pings,
+                },
             ) from error
         self._exchange_ping(b"after idle")
         facts = {"seconds": seconds, "server_pings": pings}
@@ -532,13 +554,13 @@ class LinkProbe:
             self._send_frame(Frame(frames.PONG, frame.payload), deadline)
         elif frame.opcode in (frames.TEXT, frames.BINARY, frames.CONTINUATION):
             self.messages += 1
-            self.first_message = self.first_message or shown(frame.payload, 200)
+            if len(self.unasked) < MAX_UNASKED:
+                self.unasked.append(frame.payload[:200].decode("utf-8", "replace"))
         elif frame.opcode == frames.CLOSE:
             code, reason = frames.read_close(frame.payload)
             text = f"the server closed with {code} {reason}".rstrip()
-            raise StepFailed(
-                text, f"{text[0].upper()}{text[1:]}.", {"code": code, "reason": reason}
-            )
+            facts = {"code": code, "reason": reason, **self._age()}
+            raise StepFailed(text, f"{text[0].upper()}{text[1:]}.", facts)
         return frame
 
 

@@ -11,6 +11,24 @@ from dataclasses import dataclass
 
 from ptslink.doctor.probe.target import bracketed
 
+#: OpenSSL's word for an alert received, and the alert's number (RFC 5246 7.2, RFC 8446 6).
+ALERTS = {
+    "SSLV3_ALERT_UNEXPECTED_MESSAGE": 10,
+    "TLSV1_ALERT_RECORD_OVERFLOW": 22,
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": 40,
+    "SSLV3_ALERT_BAD_CERTIFICATE": 42,
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": 45,
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": 46,
+    "TLSV1_ALERT_UNKNOWN_CA": 48,
+    "TLSV1_ALERT_ACCESS_DENIED": 49,
+    "TLSV1_ALERT_DECODE_ERROR": 50,
+    "TLSV1_ALERT_PROTOCOL_VERSION": 70,
+    "TLSV1_ALERT_INSUFFICIENT_SECURITY": 71,
+    "TLSV1_ALERT_INTERNAL_ERROR": 80,
+    "TLSV1_UNRECOGNIZED_NAME": 112,
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": 116,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Address:

@@ -16,8 +16,10 @@ Evidence beyond that of ``ptslink.doctor.probe_evidence``:
 ``tls.offer``       ``variant`` (see ``secure.OFFERS``; ``tls-on-plain`` on a ws:// port), ``ok``,
     ``version``, ``cipher``, ``alert``, ``reason``, ``ended``, ``first_bytes``, ``largest_record``,
     ``fingerprint``
-``http.upgrade``    with ``variation`` and ``deviation`` (see ``trial.DEVIATIONS``; ``path``,
-    ``plain-on-tls``)
+``ws.close``        of a connection that ended before its time: ``code`` and ``reason``, or
+    ``ended``; ``after_seconds`` since the 101
+``http.upgrade``    with ``variation`` and ``deviation``, also as ``tried``: a name of
+    ``trial.DEVIATIONS``, ``path``, or ``plain-on-tls``
 ``ws.large``        see ``trial.send_large``
 ``survey.window``   ``from``, ``to``: epoch seconds during which it tried things
 """
@@ -53,8 +55,10 @@ from ptslink.doctor.probe.trial import (
 )
 from ptslink.doctor.probe_evidence import link_evidence
 
-#: Answers after which another path may be the one that is served.
-PATH_STATUSES = frozenset({200, 301, 302, 307, 308, 400, 403, 404, 405, 410})
+#: Answers that speak of the path alone, whatever the headers were.
+ELSEWHERE_STATUSES = frozenset({301, 302, 307, 308, 404, 410})
+#: Other answers after which another path may be the one that is served.
+PATH_STATUSES = frozenset({200, 400, 403, 405})
 #: Bound on each try beside the link, in seconds; the link itself has the caller's.
 TRIAL_SECONDS = 3.0
 
@@ -86,12 +90,23 @@ def survey(
     routes = list(surroundings.before(_tried(result), vantage))
     yield from routes
     yield from (piece for piece in walked if piece.probe != "dns.resolve")
+    yield from _ended(result, vantage)
     yield from surroundings.after(routes)
     for piece in _around(target, result, options, thorough):
         yield replace(piece, vantage=vantage)
     window = {"from": round(began, 3), "to": round(time.time(), 3)}
     seen = f"tried for {window['to'] - window['from']:.1f} s"
     yield Evidence("survey.window", Status.OK, seen, window, vantage=vantage)
+
+
+def _ended(result: LinkResult, vantage: str) -> Iterator[Evidence]:
+    """How a WebSocket connection ended that was to go on, as what a close would have shown."""
+    for name in ("ping", "echo", "idle"):
+        step = result.step(name)
+        keys = ("code", "reason", "ended", "after_seconds")
+        facts = {key: step.facts[key] for key in keys if step.facts.get(key) is not None}
+        if step.status == "failed" and facts:
+            yield Evidence("ws.close", Status.FAILED, step.seen, facts, step.ms, vantage)
 
 
 def _tried(result: LinkResult) -> list[str]:
@@ -161,8 +176,10 @@ def _tls(door: Door, options: ProbeOptions, result: LinkResult) -> Iterator[Evid
     name = options.server_name or door.target.host
     sni = None if is_address(name) else name
     plain = shake_hands(door.address, client_context(OFFERS[0]), sni, door.timeout)
-    if plain.ended == "timeout":
-        yield Evidence("tls.offer", Status.SKIPPED, "a TLS handshake got no answer in time")
+    if plain.ended == "timeout" or plain.first_bytes:
+        why = f"no TLS is spoken there: {plain.text()}"
+        why = "a TLS handshake got no answer in time" if plain.ended == "timeout" else why
+        yield Evidence("tls.offer", Status.SKIPPED, why)
     else:
         if not plain.chain:
             plain = shake_hands(door.address, client_context(), sni, door.timeout)
@@ -232,9 +249,10 @@ def _http(door: Door, result: LinkResult) -> Iterator[Evidence]:
         seen = "the upgrade got no answer; a bent one would have to be waited for as long"
         yield Evidence("http.upgrade", Status.SKIPPED, seen, {"variation": True})
         return
-    for name, bend in DEVIATIONS.items():
-        yield _upgraded(door, name, bend)
-    if result.status in PATH_STATUSES:
+    if result.status not in ELSEWHERE_STATUSES:
+        for name, bend in DEVIATIONS.items():
+            yield _upgraded(door, name, bend)
+    if result.status in ELSEWHERE_STATUSES | PATH_STATUSES:
         for path in PATHS:
             if path != door.target.path:
                 yield _upgraded(door, "path", path=path)
@@ -246,7 +264,7 @@ def _upgraded(
     start = time.perf_counter()
     facts = try_upgrade(door, bend, path)
     ms = round((time.perf_counter() - start) * 1000, 1)
-    facts |= {"variation": True, "deviation": deviation}
+    facts |= {"variation": True, "deviation": deviation, "tried": deviation}
     what = f"{deviation} {facts['path']}" if path else deviation
     if "status" in facts:
         seen = f"{what}: HTTP {facts['status']}"
