@@ -272,6 +272,8 @@ class _Walk:
                 return any(_interface_fits(packet.interface, str(value)) for value in values)
             case "state":
                 return "new" in {str(value).lower() for value in values}
+            case "status":
+                return bool(self.dnat) if "dnat" in values else None
             case "local":
                 return "LOCAL" in values or "local" in values
             case "syn":
@@ -542,8 +544,8 @@ def _nft_subject(left: Any) -> str:
     if meta:
         return {"iifname": "interface", "iif": "interface", "l4proto": "protocol",
                 "nfproto": "family"}.get(meta.get("key"), "unknown")  # fmt: skip
-    if ct and ct.get("key") == "state":
-        return "state"
+    if ct and ct.get("key") in ("state", "status"):
+        return str(ct["key"])
     return "unknown"
 
 
