@@ -74,6 +74,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("host_firewall_link_sources", ["everywhere"], "everywhere is no network"),
     ("host_firewall_rules", [{"port": 1, "purpose": "x", "sources": ["a"]}], "a is no network"),
     ("host_firewall_patience_seconds", 5, "from 20"),
+    ("link_check_idle_seconds", 3600, "from 0 to 150"),
+    ("link_check_timeout_seconds", 0, "from 1 to 60"),
     # Combinations
     ("nginx_proxy_listeners", [{"port": 3000}], "not the server's"),
     ("nginx_proxy_idle_timeout_seconds", 40, "more than 40"),
