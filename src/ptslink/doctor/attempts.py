@@ -14,6 +14,7 @@ Facts read (``?`` = may be missing):
     seconds
 ``nginx.access``, ``nginx.error``  see :mod:`ptslink.doctor.collect.nginx`
 ``service.records``                see :mod:`ptslink.doctor.collect.service`
+``capture.stream``                 see :mod:`ptslink.doctor.capture`
 ``survey.window``? ``from``, ``to`` (epoch seconds): when a probe was trying variations
 """
 
@@ -25,7 +26,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ptslink.doctor.evidence import Case, Evidence, Json
+from ptslink.doctor.evidence import Case, Evidence, Json, Status
 
 #: Ids that begin so are a probe's, never a controller's.
 PROBE_ID_PREFIX = "0" * 16
@@ -170,6 +171,12 @@ def troubles(case: Case) -> list[Trouble]:
     every = attempts(case)
     newest = max((a.at for a in every if a.at is not None), default=0.0)
     addresses = {a.client for a in every if a.controller and a.client}
+    # What a client saw fail is no stranger's knocking.
+    confirmed = any(
+        piece.status is Status.FAILED and not piece.facts.get("variation")
+        for probe in ("tls.handshake", "http.upgrade", "ws.accept")
+        for piece in case.all(probe)
+    )
     by_subject: dict[str, list[Attempt]] = {}
     for attempt in every:
         by_subject.setdefault(attempt.subject, []).append(attempt)
@@ -181,7 +188,7 @@ def troubles(case: Case) -> list[Trouble]:
         failures: list[Attempt] = []
         for attempt in tries:
             failures = [] if attempt.succeeded else [*failures, attempt]
-        if failures and _serious(failures, addresses):
+        if failures and (confirmed or _serious(failures, addresses)):
             found.append(Trouble(subject, tuple(failures)))
     return sorted(found, key=lambda t: t.first.at is not None)
 
@@ -314,7 +321,71 @@ def _traced(case: Case) -> list[Attempt]:
         for piece in case.all("service.records")
         for record in piece.facts.get("attempts", [])
     ]
-    return _with_records(proxied, recorded)
+    captured = [
+        attempt
+        for piece in case.all("capture.stream")
+        if (attempt := _of_stream(piece.facts)) is not None
+    ]
+    return [*_with_records(proxied, recorded), *captured]
+
+
+#: What an alert sent by a server means, in the words of nginx's log (RFC 8446 6.2).
+_SERVER_ALERTS: Mapping[int, tuple[str, str | None]] = {
+    40: ("tls-failed", "no shared cipher"),
+    70: ("tls-failed", "unsupported protocol"),
+    80: ("tls-failed", "no suitable signature algorithm"),
+    112: ("tls-rejected", None),
+}
+
+
+def _of_stream(facts: Mapping[str, Json]) -> Attempt | None:
+    """The attempt a captured connection was; None where TCP itself failed or nothing was tried."""
+    http, tls, end = facts["http"] or {}, facts["tls"] or {}, facts["end"]
+    first = {who: _hex(text) for who, text in facts["first_bytes"].items()}
+    events = tuple(_alert_event(alert, facts) for alert in tls.get("alerts", []) if alert["number"])
+    if not facts["established"] or not (http or events or first):
+        return None
+    if tls and not events:
+        return None  # TLS that succeeded hides what came after
+    headers = {str(k).lower(): str(v) for k, v in (http.get("request") or {}).items()}
+    attempt = Attempt(
+        source="capture",
+        subject=str(http.get("controller") or facts["client"]),
+        at=facts["began"] + facts["seconds"],
+        client=facts["client"],
+        controller=http.get("controller"),
+        status=http.get("status"),
+        method=http.get("method"),
+        path=http.get("path"),
+        version=http.get("version"),
+        host=http.get("host"),
+        port=facts["server_port"],
+        tls=bool(tls),
+        upgrade=bool(http.get("upgrade")) if http else None,
+        via=http.get("via"),
+        request=headers,
+        answer=http.get("headers") or {},
+        first_bytes=b"" if http else first.get("client", b""),
+        ended=end["how"] if end and not http.get("status") else None,
+        events=events,
+        facts=facts,
+    )
+    server = attempt.header("Server") or ""
+    return replace(attempt, by="nginx" if "nginx" in server else "backend")
+
+
+def _alert_event(alert: Mapping[str, Json], facts: Mapping[str, Json]) -> Mapping[str, Json]:
+    number = alert["number"]
+    kind, reason = ("tls-alert", None)
+    if alert["by"] == "server":
+        kind, reason = _SERVER_ALERTS.get(number, ("tls-failed", None))
+    return {
+        "kind": kind,
+        "alert": number,
+        "reason": reason,
+        "port": facts["server_port"],
+        "text": f"TLS alert {number} from the {alert['by']}",
+    }
 
 
 #: Events that speak of nginx itself or of an open link.
@@ -379,10 +450,38 @@ def _with_events(proxied: Sequence[Attempt], events: Iterable[Mapping[str, Json]
     return joined
 
 
+#: What nginx answers after an event: traces of one second belong together by this, too.
+STATUSES_OF: Mapping[str, tuple[int, ...]] = {
+    "connect-timeout": (504,),
+    "header-timeout": (504,),
+    "connect-refused": (502,),
+    "connect-denied": (502,),
+    "connect-failed": (502,),
+    "no-live-upstreams": (502,),
+    "upstream-tls": (502,),
+    "upstream-closed": (502,),
+    "upstream-header": (502,),
+    "limit-req": (503, 429),
+    "limit-conn": (503, 429),
+    "denied-by-rule": (403,),
+    "auth-required": (401,),
+    "auth-wrong": (401,),
+    "no-file": (404, 403),
+    "plain-to-tls": (400, 301, 302, 307, 308),
+    "no-client-certificate": (400,),
+    "client-certificate-bad": (400,),
+    "invalid-request": (400, 405, 414, 494, 505),
+    "header-slow": (408,),
+    "client-left": (499,),
+}
+
+
 def _belongs(event: Mapping[str, Json], attempt: Attempt) -> bool:
     if attempt.at is None or abs(attempt.at - event["time"]) > SAME_SECONDS:
         return False
     if event.get("client") != attempt.client or event.get("request") is None:
+        return False
+    if attempt.status not in STATUSES_OF.get(str(event["kind"]), (attempt.status,)):
         return False
     request = str(attempt.facts.get("request"))
     # nginx escapes what it cannot print, each log in its own way.

@@ -110,7 +110,7 @@ def _too_big(case: Case) -> Match | None:
         for piece in case.all("ws.large"):
             if piece.facts.get("code") == 1009:
                 return Match(
-                    0.85, (f"{piece.facts.get('bytes')} bytes were refused: {piece.seen}",)
+                    0.85, (f"Closed with 1009: {piece.seen}",)
                 )
         return None
     lines = [f"limits.message_bytes is {limit}."] if limit else []
