@@ -49,6 +49,8 @@ class DoctorError(click.ClickException):
 @click.option("--watch", type=click.FloatRange(0, 300), default=0.0, metavar="SECONDS",
               help="With --server: count arriving packets for this long, "
               "while the link is tried from elsewhere.")  # fmt: skip
+@click.option("--watch-until", type=click.Path(path_type=Path), metavar="FILE",
+              help="End the watch as soon as FILE is there.")  # fmt: skip
 @click.option("--pattern", "pattern", is_flag=True,
               help="Read the connection records for patterns over time.")  # fmt: skip
 @click.option("--pcap", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -85,6 +87,7 @@ def run(
     ports: tuple[int, ...],
     peers: tuple[str, ...],
     watch: float,
+    watch_until: Path | None,
     pattern: bool,
     pcap: Path | None,
     files: tuple[Path, ...],
@@ -114,7 +117,7 @@ def run(
         evidence += site_evidence(url, vantage=vantage, idle=idle, timeout=timeout, ca=ca)
     if server:
         chosen = ports or port_of_url or _ports_seen(evidence)
-        evidence += server_evidence(say, chosen, peers, watch)
+        evidence += server_evidence(say, chosen, peers, watch, watch_until)
     if pattern:
         say("reading the connection records")
         evidence += _optional("ptslink.doctor.pattern", "--pattern")()
@@ -157,12 +160,16 @@ def site_evidence(
 
 
 def server_evidence(
-    say: Callable[[str], None], ports: tuple[int, ...], peers: tuple[str, ...], watch: float
+    say: Callable[[str], None],
+    ports: tuple[int, ...],
+    peers: tuple[str, ...],
+    watch: float,
+    until: Path | None,
 ) -> list[Evidence]:
     """What this server shows from inside. A collector that breaks is itself a piece of evidence."""
     from ptslink.doctor.collect import gather
 
-    return list(gather(ports=ports, peers=peers, watch=watch, say=say))
+    return list(gather(ports=ports, peers=peers, watch=watch, until=until, say=say))
 
 
 def read_evidence(file: Path) -> list[Evidence]:
@@ -194,11 +201,13 @@ def _ports_seen(evidence: Iterable[Evidence]) -> tuple[int, ...]:
 
 
 def _target_of(evidence: Iterable[Evidence]) -> str | None:
-    for piece in evidence:
-        if piece.probe == "dns.resolve" and piece.facts.get("host"):
-            port = next(iter(_ports_seen(evidence)), None)
-            return f"{piece.facts['host']}:{port}" if port else str(piece.facts["host"])
-    return None
+    """What was tried elsewhere, as far as the evidence tells."""
+    host = next((p.facts.get("host") for p in evidence if p.probe == "dns.resolve"), None)
+    port = next(iter(_ports_seen(evidence)), None)
+    path = next((p.facts.get("path") for p in evidence if p.probe == "http.upgrade"), None)
+    if not host:
+        return None
+    return f"{host}:{port}{path or ''}" if port else str(host)
 
 
 def _optional(module: str, option: str) -> Callable[..., list[Evidence]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ptslink.doctor.collect.edge import LocalMachine, Machine, Stopwatch
@@ -28,10 +29,12 @@ def gather(
     ports: tuple[int, ...] = (),
     peers: tuple[str, ...] = (),
     watch: float = 0.0,
+    until: Path | None = None,
     say: Callable[[str], None] = lambda _text: None,
     machine: Machine | None = None,
 ) -> Iterator[Evidence]:
-    """Every collector once. With *watch*, packets are counted for that many seconds.
+    """Every collector once. With *watch*, packets are counted for that many seconds, or until
+    the file *until* is there.
 
     The network is looked at before and after the watch, so that counters give a difference; the
     other rooms after it, so that they hold what the attempts left behind.
@@ -47,10 +50,24 @@ def gather(
         chosen = ports or tuple(
             network.link_ports(network.read_listeners(local.run("ss", "-H", "-ltnpe").text))
         )
-        yield watch_packets(watch, chosen)
+        piece = watch_packets(watch, chosen, until.exists if until is not None else None)
+        yield piece
+        # Those who got no answer: the way back to them is worth a look.
+        scope = network.Scope(ports, tuple(dict.fromkeys((*peers, *unanswered(piece)))))
     for name, words in _ROOMS.items():
         say(words)
         yield from _guarded(name, lambda name=name: _collect(name, local, scope))  # type: ignore[misc]
+
+
+def unanswered(watched: Evidence) -> list[str]:
+    """Sources whose attempts on the link's ports were seen and not answered."""
+    ports = {str(port) for port in watched.facts.get("ports", ())}
+    answered = watched.facts.get("syn_ack_out", {})
+    return [
+        source
+        for source, row in watched.facts.get("syn_in", {}).items()
+        if any(port in ports and port not in answered.get(source, {}) for port in row)
+    ][:8]
 
 
 def _collect(name: str, machine: Machine, scope: Any) -> Iterable[Evidence]:

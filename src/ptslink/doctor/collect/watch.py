@@ -149,7 +149,7 @@ def packet_socket() -> Iterator[socket.socket]:
 def collect(
     seconds: float,
     ports: Sequence[int],
-    enough: Callable[[Tally], bool] | None = None,
+    enough: Callable[[], bool] | None = None,
     ready: Callable[[], None] | None = None,
 ) -> Evidence:
     """Watch for *seconds*; *enough* may end it early, *ready* is called when watching began."""
@@ -159,17 +159,19 @@ def collect(
         with packet_socket() as sock:
             if ready is not None:
                 ready()
-            end = time.monotonic() + seconds
+            began = time.monotonic()
+            end = began + seconds
             while (left := end - time.monotonic()) > 0:
-                if enough is not None and enough(counts):
+                if enough is not None and enough():
                     break
-                sock.settimeout(min(left, 0.5))
+                sock.settimeout(min(left, 0.2))
                 try:
                     packet, (interface, _, kind, *_) = sock.recvfrom(256)
                 except TimeoutError:
                     continue
                 if interface != "lo":
                     tally(packet, kind == _PACKET_OUTGOING, counts)
+            seconds = round(time.monotonic() - began, 1)
     except OSError as error:
         return watch.skipped("net.watch", f"no packet socket: {error.strerror or error}")
     wanted = {str(port) for port in ports}
