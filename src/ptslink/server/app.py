@@ -32,6 +32,7 @@ JSON: Final = (("Content-Type", "application/json"),)
 
 #: Close codes (RFC 6455 section 7.4 and its registry).
 SERVICE_RESTART: Final = 1012
+RESTART_REASON: Final = "the server restarts"
 REPLACED: Final = 4000
 
 #: Controllers whose clock offset is remembered between links.
@@ -127,6 +128,9 @@ class App:
         self._uplink.opened(session)
         self.admission.link(session.remote)
         self._take_over(session)
+        if self.stopping:
+            # It was on its way in when the order came. A refusal would look like a fault.
+            peer.close(SERVICE_RESTART, RESTART_REASON)
 
     def message(self, peer: Peer, payload: bytes) -> None:
         session: Session = peer.context
@@ -163,8 +167,6 @@ class App:
             self._attempt(peer, remote, head, 429, "rate-limited", excess, identity.controller)
             content = {"error": "rate-limited", "message": f"Too many attempts: {excess}."}
             return Answer(429, (*JSON, ("Retry-After", "60")), document(content), close=True)
-        if verdict.status == 101 and self.stopping:
-            return Answer(503, (*JSON, ("Retry-After", "1")), document(_STOPPING), close=True)
         for note in verdict.notes:
             _count(self.leniencies, note)
         self._attempt(
@@ -330,7 +332,7 @@ class App:
         """Close every link with 1012, which tells a controller to come back."""
         self.stopping = True
         for session in self.registry:
-            session.peer.close(SERVICE_RESTART, "the server restarts")
+            session.peer.close(SERVICE_RESTART, RESTART_REASON)
             session.peer.go_on()
 
     # Answers.
@@ -363,9 +365,3 @@ class App:
 
 def _count(counts: dict[str, int], name: str) -> None:
     counts[name] = counts.get(name, 0) + 1
-
-
-_STOPPING: Final = {
-    "error": "stopping",
-    "message": "The server is about to restart; connect again in a moment.",
-}

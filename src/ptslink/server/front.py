@@ -350,10 +350,10 @@ class Front(asyncio.BufferedProtocol):
         now = self._loop.time()
         self._opened_at = self._last_seen = now
         self._bytes_in = len(rest or b"")
-        self._handler.opened(self)
         lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
         self._write(f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode("latin-1"))
         self._bytes_out = 0
+        self._handler.opened(self)
         self._watch(now + (self._limits.ping_interval or self._limits.idle_seconds or 3600.0))
         if rest:
             # The first message may come in the same segment as the request.

@@ -128,7 +128,7 @@ class Handler(Protocol):
         ...
 
     def opened(self, peer: Peer) -> None:
-        """The link is open; the 101 leaves after this returns."""
+        """The link is open: the 101 was just written, and nothing was read yet."""
         ...
 
     def message(self, peer: Peer, payload: bytes) -> None:

@@ -152,6 +152,13 @@ class Server:
         self.app.rules = config.rules()
         evidence.event("reloaded", "Certificates, allow-list, users and secret were read again.")
 
+    async def _let_in(self) -> None:
+        """Give requests of connections that were just accepted a moment to arrive."""
+        for _ in range(5):
+            if self.app.admission.open <= len(self.app.registry):
+                return
+            await asyncio.sleep(0.02)
+
     async def stop(self) -> None:
         """Stop accepting, settle what came, close every link with 1012, wait for the peers."""
         for server in self._servers:
@@ -161,6 +168,7 @@ class Server:
         links = len(self.app.registry)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.app.config.limits.drain_seconds):
+                await self._let_in()
                 self.app.hold_all()
                 await self._journal.settled()
                 self.app.close_all()

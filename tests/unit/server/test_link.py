@@ -11,7 +11,7 @@ import pytest
 
 from ptslink.handshake.accept import accept_value
 from ptslink.journal.reader import open_reader, summary
-from support.wire import CONTROLLER, Wire, close_frame, frame, message, request, sale
+from support.wire import CONTROLLER, Wire, close_frame, frame, message, request, sale, until
 
 
 async def test_a_controller_is_accepted_with_the_right_hash(serve) -> None:
@@ -205,4 +205,18 @@ async def test_the_summary_works_beside_the_running_server(serve, tmp_path) -> N
             connection.execute("DELETE FROM messages")
         assert summary(connection)["messages"] == 1
     await wire.upload(sale(2))
+    await wire.close()
+
+
+async def test_a_handshake_on_its_way_in_while_stopping_gets_101_then_1012(serve) -> None:
+    server = await serve()
+    wire = await Wire.connect(server.port)
+    await until(lambda: server.app.admission.open == 1)
+    stopping = asyncio.create_task(server.stop())
+    await asyncio.sleep(0.01)
+    assert (await wire.ask(request())).status == 101
+    code, _ = await wire.until_close()
+    assert code == 1012
+    wire.write(close_frame(code))
+    await stopping
     await wire.close()
