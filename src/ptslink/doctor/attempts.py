@@ -174,7 +174,7 @@ def troubles(case: Case) -> list[Trouble]:
     # What a client saw fail is no stranger's knocking.
     confirmed = any(
         piece.status is Status.FAILED and not piece.facts.get("variation")
-        for probe in ("tls.handshake", "http.upgrade", "ws.accept")
+        for probe in ("tls.handshake", "http.upgrade", "ws.accept", "capture.stream")
         for piece in case.all(probe)
     )
     by_subject: dict[str, list[Attempt]] = {}

@@ -5,7 +5,8 @@ judged by what was sent and received, by how the transport ended, and by its age
 *configured* timers; never with a literal.
 
 Facts read: ``service.records`` (``links``, ``events``), ``service.config``, ``host.unit``,
-``nginx.access`` (the 101 lines), ``nginx.error``, ``nginx.config``, ``nginx.process``.
+``nginx.access`` (the 101 lines), ``nginx.error``, ``nginx.config``, ``nginx.process``,
+``capture.stream``.
 """
 
 from __future__ import annotations
@@ -191,7 +192,16 @@ def links(case: Case) -> list[Link]:
         for line in proxied
         if not any(line.controller == c and abs(line.at - at) <= SAME_SECONDS for c, at in used)
     ]
-    every = [link for link in (*joined, *alone) if not link.controller.startswith(PROBE_ID_PREFIX)]
+    captured = [
+        _of_stream(piece.facts)
+        for piece in case.all("capture.stream")
+        if piece.facts.get("since_101") is not None
+    ]
+    every = [
+        link
+        for link in (*joined, *alone, *captured)
+        if not link.controller.startswith(PROBE_ID_PREFIX)
+    ]
     return sorted(every, key=lambda link: link.at)
 
 
@@ -222,6 +232,48 @@ def _of_record(record: Mapping[str, Json]) -> Link:
         first_bytes=raw,
         notes=tuple(record.get("notes") or ()),
         firmware=str(record.get("firmware") or ""),
+    )
+
+
+#: What a server says in its closing frame -> the short name our service has for it.
+_CLOSE_WORDS = (
+    ("reserved bits", "rsv1-on-frame"),
+    ("incorrect masking", "unmasked-frame"),
+    ("keepalive ping timeout", "ping-timeout"),
+    ("invalid opcode", "invalid-opcode"),
+    ("continuation frame", "broken-fragmentation"),
+    ("control frame", "control-frame-too-long"),
+)
+
+
+def _of_stream(facts: Mapping[str, Json]) -> Link:
+    """The link a captured connection was, told the way our service tells it."""
+    http, seen, end = facts["http"], facts["websocket"] or {}, facts["end"] or {}
+    closes = {c["by"]: (c["code"], c["reason"] or "") for c in reversed(seen.get("close", []))}
+    sent, told = closes.get("server"), closes.get("client")
+    words = sent[1] if sent else ""
+    code = next((name for text, name in _CLOSE_WORDS if text in words), "")
+    if not code and seen.get("unmasked") and sent and sent[0] == 1002:
+        code = "unmasked-frame"
+    if not code:
+        code = f"lost-{end.get('how', 'fin')}" if not closes else "closed"
+    frames = seen.get("frames", {"client": 0, "server": 0})
+    return Link(
+        controller=str(http["controller"] or facts["client"]),
+        peer=facts["client"],
+        at=facts["began"] + facts["seconds"],
+        seconds=float(facts["since_101"]),
+        code=code,
+        closed_by="peer" if end.get("by") == "client" else "server",
+        close_sent=sent,
+        close_rcvd=told,
+        transport=str(end.get("how") or ""),
+        error=words,
+        messages_in=frames["client"],
+        messages_out=frames["server"],
+        last_ping=facts["quiet"].get("server"),
+        path=str(http["path"] or ""),
+        port=facts["server_port"],
     )
 
 
