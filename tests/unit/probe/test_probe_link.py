@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import ptslink
+from ptslink.doctor.evidence import Evidence
 from ptslink.doctor.probe import PROBE_ID_PREFIX, link_result_from_json, probe_link
 from ptslink.doctor.probe.frames import CLOSE, PING, PONG, TEXT, Frame, close_payload
 from ptslink.doctor.probe.show import WIDTH, render
@@ -347,6 +348,16 @@ def test_it_runs_where_only_python_is_installed(serve: Serve) -> None:
     assert json.loads(broken.stdout)["cause"] == (
         "The server answered the upgrade with HTTP 404 Not Found."
     )
+
+
+def test_a_host_with_only_python_can_gather_evidence_for_another(serve: Serve) -> None:
+    done = run_bare(serve(right).url, "--survey", "--vantage", "control")
+    assert done.returncode == 0, done.stderr
+    found = [Evidence.from_json(piece) for piece in json.loads(done.stdout)]
+    assert {"dns.resolve", "tcp.connect", "http.upgrade", "ws.large"} <= {p.probe for p in found}
+    assert all(piece.vantage == "control" for piece in found)
+    broken = run_bare(serve(answering("404 Not Found")).url, "--survey")
+    assert broken.returncode == 1
 
 
 @pytest.mark.parametrize(

@@ -556,6 +556,35 @@ async def test_a_reboot_leaves_no_fin_and_uploads_the_configuration_first() -> N
     assert kinds.count("UploadConfiguration") >= 2
 
 
+async def test_a_rebooted_device_answers_its_old_connection_by_a_reset() -> None:
+    """As a kernel does that knows nothing of a connection; a ghost would stay silent."""
+    writers: list[asyncio.StreamWriter] = []
+    recorder = Recorder()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await recorder.serve(reader, writer)
+
+    async with raw_server(serve) as url:
+        simulation = Simulation(setup(url, "dev-reboot-loop=0.05", once=False, timeout=0.1))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(simulation.run())
+            await until(lambda: bool(simulation.results and simulation.results[0].errors))
+            silent = bool(simulation._ghosts)  # without CAP_NET_ADMIN it can only be a ghost
+            assert recorder.taken[0].ended == ""
+            writers[0].write(PING_FRAME)
+            if not silent:
+                await until(lambda: recorder.taken[0].ended == "rst")
+            simulation.stopping.set()
+    assert silent is not may_administer_the_network()
+
+
+def may_administer_the_network() -> bool:
+    """CAP_NET_ADMIN is number 12 (capabilities(7))."""
+    status = Path("/proc/self/status").read_text()
+    return bool(int(re.findall(r"CapEff:\s*([0-9a-f]+)", status)[0], 16) >> 12 & 1)
+
+
 def test_each_deviation_has_a_test_that_shows_it() -> None:
     here = Path(__file__).parent
     text = "".join(path.read_text() for path in here.glob("test_simulator_misbehave*.py"))

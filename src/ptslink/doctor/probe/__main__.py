@@ -95,6 +95,18 @@ def parser(program: str) -> argparse.ArgumentParser:
     parsed.add_argument("--insecure", action="store_true", help="accept any certificate")
     parsed.add_argument("--server-name", metavar="NAME", help="name for SNI and verification")
     parsed.add_argument("--no-get", action="store_true", help="leave the plain GET out")
+    parsed.add_argument(
+        "--survey",
+        action="store_true",
+        help="look around as the doctor does and print its evidence as a JSON list, "
+        "for ptslink doctor --evidence",
+    )
+    parsed.add_argument(
+        "--vantage",
+        choices=("site", "control"),
+        default="site",
+        help="where --survey looks from (site)",
+    )
     return parsed
 
 
@@ -111,6 +123,8 @@ def run(arguments: Sequence[str], program: str) -> int:
             )
     if options.ca is not None and options.insecure:
         options_parser.error("--ca and --insecure exclude each other")
+    if options.survey:
+        return _survey(options_parser, options)
     try:
         result = probe_link(
             options.url,
@@ -134,6 +148,30 @@ def run(arguments: Sequence[str], program: str) -> int:
     else:
         sys.stdout.write(render(result, colour=wants_colour(sys.stdout)))
     return OK if result.ok else BROKEN
+
+
+def _survey(options_parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Print the survey's evidence; BROKEN when a step of the link failed."""
+    from ptslink.doctor.evidence import Status
+    from ptslink.doctor.probe.survey import survey
+
+    try:
+        found = list(
+            survey(
+                options.url,
+                vantage=options.vantage,
+                idle=options.idle,
+                timeout=options.timeout,
+                ca=options.ca,
+                address=options.address,
+            )
+        )
+    except TargetError as error:
+        options_parser.error(str(error))
+    except OSError as error:
+        options_parser.error(f"--ca {options.ca}: {error}")
+    print(json.dumps([piece.to_json() for piece in found], ensure_ascii=False, indent=1))
+    return BROKEN if any(piece.status is Status.FAILED for piece in found) else OK
 
 
 if __name__ == "__main__":
