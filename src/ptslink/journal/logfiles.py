@@ -102,7 +102,7 @@ class LogFiles:
         while running:
             batch = [self._queue.get()]
             # A short rest makes one write of many lines under load.
-            time.sleep(0.02)
+            time.sleep(0.005)
             with contextlib.suppress(queue.Empty):
                 while len(batch) < MAX_WAITING:
                     batch.append(self._queue.get_nowait())

@@ -144,10 +144,10 @@ class Limits:
     )
     connections: int = setting(10_000, s.whole(1, 1_000_000), "connections in all")
     connections_per_address: int = setting(
-        200, s.whole(1, 1_000_000), "connections per address, known controllers excepted"
+        1000, s.whole(1, 1_000_000), "links per address; known controllers are always let in"
     )
     failures_per_minute: int = setting(
-        60,
+        600,
         s.whole(1, 100_000),
         "refused or unfinished handshakes per address and minute before 429; "
         "known controllers excepted",

@@ -93,7 +93,9 @@ class EvidenceLog:
             message = f"Connection from {remote} brought no request: {code}: {reason}"
             files = ("ConnectionIssue",)
         facts = {"event": "attempt", "code": code, "peer": remote, "controller": controller}
-        self._say(controller or remote, code, Line(at, files, message, {**facts, **detail}))
+        # Refused callers are told apart by address: a stranger may name any controller.
+        caller = (controller or remote) if status == 101 else remote
+        self._say(caller, code, Line(at, files, message, {**facts, **detail}))
 
     def link(self, session: Session, ending: Ending) -> None:
         """A link that ended."""

@@ -154,10 +154,10 @@ class Server:
 
     async def _let_in(self) -> None:
         """Give requests of connections that were just accepted a moment to arrive."""
-        for _ in range(5):
+        for _ in range(20):
             if self.app.admission.open <= len(self.app.registry):
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
         """Stop accepting, settle what came, close every link with 1012, wait for the peers."""
