@@ -296,9 +296,10 @@ def main(started: float) -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     screen = Screen(time.monotonic() - started)
     try:
-        screen.say("booting a bare Debian 12 machine")
+        screen.say("a bare Debian 12 machine: the one that is up, or a new one")
         if subprocess.run([LAB, "up"], cwd=ROOT, check=False).returncode != 0:
-            raise StepFailed("the machine did not come up (see above)")
+            screen.say("FAILED: the machine did not come up (see above)")
+            sys.exit(1)
         provision(screen)
         proof = prove(screen)
     except StepFailed as failure:

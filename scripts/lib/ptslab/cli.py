@@ -238,8 +238,13 @@ def _prepare(started: float) -> int:
         ["apt-get", "-q", "update"],
         ["apt-get", "-q", "install", "-y", "--no-install-recommends", *packages],
     ):
-        if subprocess.run(command, env=settings, check=False, stdout=sys.stderr).returncode != 0:
-            raise LabError(f"{' '.join(command)} failed; see above")
+        done = subprocess.run(
+            command, env=settings, check=False, text=True, errors="replace",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        if done.returncode != 0:
+            print("\n".join(done.stdout.splitlines()[-15:]), file=sys.stderr)
+            raise LabError(f"{' '.join(command)} failed; its last lines are above")
     host.require_tools()
     host.say("installed", started=started)
     return 0
