@@ -161,6 +161,9 @@ class JournalWriter:
     def _gather(self, entries: list[Entry], evidence: list[Evidence]) -> bool:
         """Wait for work and take all there is. False when it is time to end."""
         due: float | None = None
+        if evidence and self._health.ok:
+            # Left over from a failure that is over.
+            due = time.monotonic() + EVIDENCE_WAIT
         while True:
             try:
                 if entries:
@@ -273,10 +276,21 @@ class JournalWriter:
             if outcome and entry.controller:
                 self._known.add(entry.controller)
             if entry.settled is not None:
-                entry.settled(entry)
+                self._tell_owner(entry)
         if not self._unsettled and self._waiter is not None:
             self._waiter.set_result(None)
             self._waiter = None
+
+    def _tell_owner(self, entry: Entry) -> None:
+        """Settle one entry; a fault in its owner must not cost the others their confirmation."""
+        assert self._loop is not None
+        assert entry.settled is not None
+        try:
+            entry.settled(entry)
+        except Exception as error:
+            self._loop.call_exception_handler(
+                {"message": "an entry's owner failed when it was settled", "exception": error}
+            )
 
     def _changed(self) -> None:
         if self.on_health is not None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,17 @@ import pytest
 
 from ptslink.server.config import parse
 from ptslink.server.service import Server, start_server
+
+#: Memory instead of a disk: hundreds of servers start here, and each fsync of a shared disk waits.
+_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="ptslink-test-", dir=parent) as directory:
+        yield Path(directory)
+
 
 Serve = Callable[..., Awaitable[Server]]
 
