@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ptslink.doctor.attempts import Attempt, Trouble, troubles
+from ptslink.doctor.attempts import Attempt, Trouble, attempts, troubles
 from ptslink.doctor.cause import Fix, Match
 from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import link_location
@@ -77,11 +77,14 @@ def service_answers(case: Case) -> bool:
 
 
 def nginx_answers(case: Case) -> bool:
-    """Whether the link through nginx works from this machine."""
-    return any(
+    """Whether the link through nginx works: from this machine, or for the last that came."""
+    if any(
         piece.facts.get("hop") == "nginx" and piece.facts.get("status") == 101
         for piece in case.all("link.local")
-    )
+    ):
+        return True
+    came = [attempt for attempt in attempts(case) if attempt.source == "nginx"]
+    return bool(came) and came[-1].status == 101
 
 
 def location(case: Case) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:

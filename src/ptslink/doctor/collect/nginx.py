@@ -537,10 +537,11 @@ def _log_time(text: str, utc_offset: float) -> float:
 # --- Processes ---------------------------------------------------------------------------------
 
 
-def read_processes(text: str, now: float) -> dict[str, Json]:
+def read_processes(text: str, now: float, main_pid: int | None = None) -> dict[str, Json]:
     """``ps -C nginx -o pid=,ppid=,etimes=,args=`` as facts: master and workers.
 
-    *now*: epoch seconds at which ps ran.
+    *now*: epoch seconds at which ps ran. *main_pid*: the master of nginx.service; containers of
+    this host may have others.
     """
     master: tuple[int, float] | None = None
     workers: list[dict[str, Json]] = []
@@ -549,12 +550,14 @@ def read_processes(text: str, now: float) -> dict[str, Json]:
         if len(parts) < 4 or not parts[2].isdecimal():
             continue
         pid, started, args = int(parts[0]), now - float(parts[2]), parts[3]
-        if "master process" in args:
+        if "master process" in args and (master is None or pid == main_pid):
             master = (pid, started)
         elif "worker process" in args:
-            workers.append(
-                {"pid": pid, "started": started, "shutting_down": "shutting down" in args}
-            )
+            leaving = "shutting down" in args
+            worker = {"pid": pid, "started": started, "shutting_down": leaving}
+            workers.append({**worker, "parent": int(parts[1])})
+    if master is not None:
+        workers = [worker for worker in workers if worker.pop("parent") == master[0]]
     fresh = [w["started"] for w in workers if not w["shutting_down"]]
     return {
         "running": master is not None,
@@ -616,13 +619,14 @@ def configured(watch: Stopwatch, config: Path = CONFIG) -> Evidence:
 
 def _process(machine: Machine, watch: Stopwatch) -> Evidence:
     listed = machine.run("ps", "-C", "nginx", "-o", "pid=,ppid=,etimes=,args=")
-    facts = read_processes(listed.text, time.time())
-    for worker in facts["workers"]:
-        worker.update(_files(machine, worker["pid"]))
-    properties = "LoadState,ActiveState,SubState,Result,NRestarts"
+    properties = "LoadState,ActiveState,SubState,Result,NRestarts,MainPID"
     unit = machine.run("systemctl", "show", "nginx.service", "-p", properties)
     shown = dict(line.split("=", 1) for line in unit.text.splitlines() if "=" in line)
     known = unit.ok and shown.get("LoadState") != "not-found"
+    main_pid = shown.get("MainPID", "0")
+    facts = read_processes(listed.text, time.time(), int(main_pid) or None)
+    for worker in facts["workers"]:
+        worker.update(_files(machine, worker["pid"]))
     facts["active_state"] = shown.get("ActiveState") if known else None
     facts["sub_state"] = shown.get("SubState") if known else None
     facts["result"] = shown.get("Result") if known else None
