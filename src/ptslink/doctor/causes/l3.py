@@ -115,7 +115,7 @@ def _wrong_gateway(case: Case) -> Match | None:
 
 def _wrong_server_ip(case: Case) -> Match | None:
     reach = Reach(case)
-    if reach.target_is_name or not reach.site:
+    if reach.target_is_name or not reach.site or reach.leads_here_from_elsewhere:
         return None
     first = reach.site[0]
     near = _hop(case, first.vantage, gateway=False)

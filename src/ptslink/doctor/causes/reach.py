@@ -135,12 +135,48 @@ class Reach:
         return piece.facts if piece is not None else None
 
     def syns(self, port: int) -> dict[str, int]:
-        """Sources whose SYN to *port* reached the server's network card, with the number."""
-        return _column(self.watch, "syn_in", port)
+        """Sources whose SYN to *port* reached the server's network card, with the number.
+
+        Those of the second network are left out: they say nothing of the site's way.
+        """
+        found = _column(self.watch, "syn_in", port)
+        return {peer: n for peer, n in found.items() if peer not in self._second_network(port)}
 
     def answers(self, port: int) -> dict[str, int]:
-        """Destinations of the server's SYN-ACKs from *port*."""
-        return _column(self.watch, "syn_ack_out", port)
+        """Destinations of the server's SYN-ACKs from *port*, without the second network's."""
+        found = _column(self.watch, "syn_ack_out", port)
+        return {peer: n for peer, n in found.items() if peer not in self._second_network(port)}
+
+    @property
+    def leads_here_from_elsewhere(self) -> bool:
+        """From the second network the address dialled does lead to this server."""
+        return (
+            self.connects_elsewhere
+            and self.port is not None
+            and bool(_column(self.watch, "syn_in", self.port))
+        )
+
+    def _second_network(self, port: int) -> set[str]:
+        """The addresses the second network has in the server's eyes."""
+        if not self.elsewhere:
+            return set()
+        own = {
+            str(piece.facts["source"])
+            for probe in ("tcp.connect", "route.to")
+            for piece in self.case.all(probe, self.elsewhere[0].vantage)
+            if piece.facts.get("source")
+        }
+        arrived = _column(self.watch, "syn_in", port)
+        if own & set(arrived) or not self.connects_elsewhere or self.connected:
+            return own
+        # It comes through a NAT. Whoever's connections were made is the one that connected.
+        half_open = {
+            one["peer"]
+            for one in self.case.fact("net.sockets", "sockets") or ()
+            if one["state"] == "SYN-RECV"
+        }
+        answered = _column(self.watch, "syn_ack_out", port)
+        return own | {peer for peer in answered if peer not in half_open}
 
     def resets(self, port: int) -> dict[str, int]:
         """Destinations of the server's RSTs from *port*."""

@@ -1,0 +1,203 @@
+"""The lab as a bench: run lines in its places, and the doctor from its vantage points."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from machines.faults.fault import Fault, Step
+
+ROOT = Path(__file__).parents[3]
+LAB = ROOT / "scripts" / "lab"
+#: Where the doctor under test lies on the machine; the installed release lends its Python.
+CARRIED = "/run/doctor"
+REMOTE_PYTHON = "/opt/ptslink/current/bin/python"
+#: The longest any single line may take, seconds.
+LINE_SECONDS = 90.0
+#: Bound of the doctor's steps at the site: short, because whole cases are to take seconds.
+SITE_TIMEOUT = "2"
+
+
+#: The service's records of attempts and links, and nginx's log lines.
+WASH = Step(
+    "server",
+    "truncate -s0 /var/log/nginx/*.log; "
+    f"{REMOTE_PYTHON} -c 'import sqlite3; "
+    'd = sqlite3.connect("/var/lib/ptslink/journal.db", timeout=5); '
+    'd.execute("DELETE FROM evidence"); d.commit()\' && '
+    "journalctl -q --rotate --vacuum-time=1s",
+    may_fail=True,
+)
+
+
+class BenchError(Exception):
+    """The bench itself failed: a line that had to work did not."""
+
+
+class Bench:
+    """One lab, up and provisioned."""
+
+    def __init__(self, lab: str, machine: str = "server") -> None:
+        self.lab, self.machine = lab, machine
+        (told,) = json.loads(self._lab("status", "--lab", lab, "--json").stdout)
+        own = told["machines"][machine]
+        self.scratch = Path(tempfile.mkdtemp(prefix="ptslink-faults-"))
+        self.names = {
+            "server": own["address"],
+            "wan": told["router"]["wan_address"],
+            "lan": told["router"]["lan_address"],
+            "gateway": told["gateway"],
+            "slot": str(told["slot"]),
+            "site": told["controller"]["addresses"][0],
+            "cable": own["namespace"],
+            "router_ns": told["router"]["namespace"],
+            "controller_ns": told["controller"]["namespace"],
+            "work": str(self.scratch),
+            "python": sys.executable,
+            "root": str(ROOT),
+            "simulate": f"env PYTHONPATH={ROOT / 'src'} {sys.executable} -m ptslink.cli simulate",
+            "faults": str(Path(__file__).parent),
+        }
+        self._namespace = own["namespace"]
+        self._background: list[subprocess.Popen[bytes]] = []
+
+    def _lab(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(LAB), *words], capture_output=True, text=True, check=True
+        )
+
+    def carry(self) -> None:
+        """Put the doctor of this checkout on the machine, beside the installed release."""
+        pack = subprocess.run(
+            ["tar", "-C", str(ROOT / "src"), "-c", "--exclude=__pycache__", "ptslink"],
+            capture_output=True,
+            check=True,
+        )
+        line = f"rm -rf {CARRIED}; mkdir -p {CARRIED} && tar -C {CARRIED} -x"
+        subprocess.run(
+            self._command(Step("server", line)), input=pack.stdout, check=True, timeout=60
+        )
+
+    def _command(self, step: Step) -> list[str]:
+        # Names are put in by hand: the lines hold braces of nft and shell of their own.
+        line = step.line
+        for name, value in self.names.items():
+            line = line.replace("{" + name + "}", value)
+        shell = ["sh", "-c", line]
+        match step.place:
+            case "server":
+                return [sys.executable, str(LAB), "exec", "--lab", self.lab, self.machine, "--",
+                        "sh", "-c", f"cd /; {line}"]  # fmt: skip
+            case "server-net":
+                return ["ip", "netns", "exec", self._namespace, *shell]
+            case "router" | "controller":
+                return [sys.executable, str(LAB), "exec", "--lab", self.lab, step.place, "--",
+                        *shell]  # fmt: skip
+            case "host":
+                return shell
+        raise BenchError(f"place {step.place!r} is not known")
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Run lines in order; BenchError names the first that had to work and did not."""
+        for step in steps:
+            command = self._command(step)
+            if step.background:
+                self._background.append(
+                    subprocess.Popen(
+                        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL, start_new_session=True,
+                    )
+                )  # fmt: skip
+                continue
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                timeout=LINE_SECONDS, check=False,
+            )  # fmt: skip
+            if done.returncode != 0 and not step.may_fail:
+                said = (done.stderr or done.stdout).strip().splitlines()[-3:]
+                raise BenchError(f"{step.place}: {step.line!r} gave {done.returncode}: {said}")
+
+    def end_background(self) -> None:
+        """End what runs in the background, each by its own process group."""
+        for process in self._background:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self._background:
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._background.clear()
+
+    def wash(self) -> None:
+        """Take away the traces of earlier cases, so that each case begins on a clean record."""
+        self.run([WASH])
+
+    # The doctor.
+
+    def examine(self, fault: Fault) -> list[dict[str, Any]]:
+        """Evidence from every vantage point of *fault*, the server's last."""
+        url = fault.url
+        for name, value in self.names.items():
+            url = url.replace("{" + name + "}", value)
+        watching = None
+        stop = f"{CARRIED}/stop-{time.monotonic_ns()}"
+        if "server" in fault.vantages:
+            watching = self._watch(fault, stop, url if "site" in fault.vantages else None)
+        found: list[dict[str, Any]] = []
+        for vantage, usual in (("site", "controller"), ("control", "host")):
+            if vantage in fault.vantages:
+                found += self._survey(url, vantage, fault.places.get(vantage, usual), fault)
+        if watching is not None:
+            self.run([Step("server", f"touch {stop}")])
+            found += self._read(watching)
+        return found
+
+    def _survey(self, url: str, vantage: str, place: str, fault: Fault) -> list[dict[str, Any]]:
+        words = [sys.executable, "-m", "ptslink.cli", "doctor", url, "--vantage", vantage,
+                 "--save-evidence", "-", "--timeout", SITE_TIMEOUT,
+                 *fault.site_options]  # fmt: skip
+        line = f"cd / && PYTHONPATH={ROOT / 'src'} {shlex.join(words)}"
+        done = subprocess.run(
+            self._command(Step(place, line)), capture_output=True, text=True,
+            timeout=LINE_SECONDS, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return self._json(done.stdout, done.stderr)
+
+    def _watch(self, fault: Fault, stop: str, url: str | None) -> subprocess.Popen[str]:
+        words = [REMOTE_PYTHON, "-m", "ptslink.cli", "doctor", "--server", "--save-evidence", "-"]
+        if url is not None:
+            from ptslink.doctor.probe.target import parse_target
+
+            words += ["--port", str(parse_target(url).port), "--watch", "60", "--watch-until", stop]
+        words += fault.server_options
+        line = f"PYTHONPATH={CARRIED} {shlex.join(words)}"
+        process = subprocess.Popen(
+            self._command(Step("server", line)), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        if url is not None:
+            time.sleep(1.0)  # the watcher's own start; it sees what comes after
+        return process
+
+    def _read(self, process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+        out, error = process.communicate(timeout=LINE_SECONDS)
+        return self._json(out, error)
+
+    def _json(self, text: str, error: str) -> list[dict[str, Any]]:
+        try:
+            found: list[dict[str, Any]] = json.loads(text)
+        except json.JSONDecodeError as problem:
+            raise BenchError(f"no evidence: {error.strip()[-400:] or problem}") from problem
+        return found

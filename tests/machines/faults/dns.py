@@ -1,0 +1,106 @@
+"""Between a name and an address."""
+
+from __future__ import annotations
+
+from machines.faults.fault import Fault, Step, cable, controller, host, router
+
+_SERVE = "{python} {faults}/helpers.py"
+_NAME = "pts.example.net"
+_URL = f"ws://{_NAME}/ptsWebSocket"
+
+
+def _resolver(address: str) -> Step:
+    """The controllers' namespace asks *address*; one try of a second, to be quick."""
+    return host(
+        "mkdir -p /etc/netns/{controller_ns} && printf '%s\\n' "
+        f"'nameserver {address}' 'options timeout:1 attempts:1' "
+        "> /etc/netns/{controller_ns}/resolv.conf"
+    )
+
+
+_NO_RESOLVER = host(
+    "rm -f /etc/netns/{controller_ns}/resolv.conf; rmdir /etc/netns/{controller_ns}"
+)
+
+
+def _names(*records: str) -> Step:
+    return router(f"{_SERVE} names {{lan}} {' '.join(records)}", background=True)
+
+
+_SIX_ON = (
+    cable("ip -6 addr add fd77::10/64 dev eth0 nodad"),
+    router("ip -6 addr add fd77::2/64 dev wan nodad; ip -6 addr add fd78::1/64 dev lan nodad; "
+           "sysctl -qw net.ipv6.conf.all.forwarding=1"),
+    controller("ip -6 addr add fd78::10/64 dev eth0 nodad; ip -6 route add default via fd78::1"),
+    cable("ip -6 route add fd78::/64 via fd77::2"),
+)  # fmt: skip
+_SIX_OFF = (
+    cable("ip -6 addr del fd77::10/64 dev eth0"),
+    router("ip -6 addr del fd77::2/64 dev wan; ip -6 addr del fd78::1/64 dev lan"),
+    controller("ip -6 route del default; ip -6 addr del fd78::10/64 dev eth0"),
+)
+
+FAULTS = (
+    Fault(
+        "dns-name-typo",
+        (_resolver("{lan}"), _names(f"{_NAME}={{server}}"), host("sleep 0.5")),
+        (_NO_RESOLVER,),
+        url="ws://ptss.example.net/ptsWebSocket",
+    ),
+    Fault(
+        "dns-resolver-unreachable",
+        (
+            _resolver("{lan}"),
+            controller("nft 'add table inet fault; add chain inet fault out { type filter hook "
+                       "output priority 0; }; add rule inet fault out udp dport 53 drop'"),
+        ),
+        (controller("nft delete table inet fault"), _NO_RESOLVER),
+        url=_URL,
+    ),
+    Fault(
+        "dns-stale-or-wrong-ip",
+        (
+            _resolver("{lan}"),
+            _names(f"{_NAME}={{lan}}"),
+            router(f"{_SERVE} http 80 'Apache'", background=True),
+            host("sleep 0.5"),
+        ),
+        (_NO_RESOLVER,),
+        url=_URL,
+        variant="another web server",
+    ),
+    Fault(
+        "dns-stale-or-wrong-ip",
+        (_resolver("{lan}"), _names(f"{_NAME}=10.77.{{slot}}.99"), host("sleep 0.5")),
+        (_NO_RESOLVER,),
+        url=_URL,
+        variant="dead address",
+    ),
+    Fault(
+        "dns-aaaa-only-or-v6-first",
+        (
+            *_SIX_ON,
+            cable("nft 'add table ip6 fault; add chain ip6 fault input { type filter hook input "
+                  "priority -10; }; add rule ip6 fault input tcp dport 80 drop'"),
+            _resolver("{lan}"),
+            _names(f"{_NAME}={{server}}", f"{_NAME}=fd77::10"),
+            host("sleep 0.5"),
+        ),
+        (cable("nft delete table ip6 fault"), _NO_RESOLVER, *_SIX_OFF),
+        url=_URL,
+        variant="IPv6 closed",
+    ),
+    Fault(
+        "dns-aaaa-only-or-v6-first",
+        (
+            *_SIX_ON,
+            _resolver("{lan}"),
+            _names(f"{_NAME}={{server}}", f"{_NAME}=fd77::10"),
+            host("sleep 0.5"),
+        ),
+        (_NO_RESOLVER, *_SIX_OFF),
+        url=_URL,
+        variant="both served",
+        healthy=True,
+    ),
+)  # fmt: skip

@@ -1,0 +1,88 @@
+"""Small strangers of the network: a host that answers with a banner, a web page, or DNS records."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import threading
+
+
+def banner(port: int, text: str) -> None:
+    """Say *text* to whoever connects, like an SSH server."""
+    with socket.create_server(("", port)) as listener:
+        while True:
+            link, _ = listener.accept()
+            with link:
+                link.sendall(text.encode() + b"\r\n")
+                link.settimeout(1)
+                try:
+                    link.recv(4096)
+                except OSError:
+                    continue
+
+
+def http(port: int, server: str) -> None:
+    """Answer every request with a stranger's 404."""
+    body = b"<html><body><h1>Access Error: 404 Not Found</h1></body></html>"
+    head = f"HTTP/1.1 404 Not Found\r\nServer: {server}\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_server(("", port)) as listener:
+        while True:
+            link, _ = listener.accept()
+            threading.Thread(
+                target=_answer, args=(link, head.encode() + b"\r\n" + body), daemon=True
+            ).start()
+
+
+def _answer(link: socket.socket, data: bytes) -> None:
+    with link:
+        link.settimeout(2)
+        try:
+            link.recv(4096)
+            link.sendall(data)
+        except OSError:
+            return
+
+
+def names(address: str, *records: str) -> None:
+    """A name server on *address*: ``name=ADDRESS`` records; other names do not exist."""
+    table: dict[str, list[str]] = {}
+    for record in records:
+        name, _, value = record.partition("=")
+        table.setdefault(name.lower(), []).append(value)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((address, 53))
+        while True:
+            query, peer = sock.recvfrom(512)
+            sock.sendto(reply(query, table), peer)
+
+
+def reply(query: bytes, table: dict[str, list[str]]) -> bytes:
+    """The DNS answer to *query* (RFC 1035 4.1)."""
+    labels, position = [], 12
+    while (length := query[position]) != 0:
+        labels.append(query[position + 1 : position + 1 + length].decode("ascii", "replace"))
+        position += length + 1
+    kind = struct.unpack_from("!H", query, position + 1)[0]
+    question = query[12 : position + 5]
+    values = table.get(".".join(labels).lower())
+    answers = b""
+    count = 0
+    for value in values or ():
+        family, code = (socket.AF_INET6, 28) if ":" in value else (socket.AF_INET, 1)
+        if code == kind:
+            packed = socket.inet_pton(family, value)
+            answers += struct.pack("!HHHIH", 0xC00C, code, 1, 5, len(packed)) + packed
+            count += 1
+    flags = 0x8180 if values is not None else 0x8183
+    return query[:2] + struct.pack("!HHHHH", flags, 1, count, 0, 0) + question + answers
+
+
+if __name__ == "__main__":
+    verb, *words = sys.argv[1:]
+    if verb == "banner":
+        banner(int(words[0]), words[1])
+    elif verb == "http":
+        http(int(words[0]), words[1])
+    else:
+        names(*words)
