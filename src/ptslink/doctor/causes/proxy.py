@@ -42,6 +42,7 @@ from ptslink.doctor.pattern import (
     current,
     link_location,
     links,
+    mass_drops,
     near,
     timers,
 )
@@ -633,10 +634,16 @@ def _other_idle_timeout(case: Case) -> Match | None:
             ]
             lines += [f"In front stands: {front}"] if front else []
             return match(None, 0.9 if front else 0.7, *lines, ruled_out=("px-read-timeout-60",))
+    together = [link for drop in mass_drops(links(case)) for link in drop.links]
     lost = [
         link
         for link in current(case)
-        if link.lost and link.transport in ("fin", "rst") and not link.events and link.seconds > 2.0
+        if link.lost
+        and link.transport in ("fin", "rst")
+        and not link.events
+        # What ends at one moment is no timer that runs from each link's own last byte.
+        and link.seconds > 2.0
+        and link not in together
     ]
     owners = {link.controller for link in lost}
     same = constant([link.seconds for link in lost])

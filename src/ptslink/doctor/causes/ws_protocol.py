@@ -19,6 +19,8 @@ from ptslink.doctor.pattern import (
     ailing,
     constant,
     ending,
+    links,
+    mass_drops,
     near,
     timers,
 )
@@ -109,9 +111,7 @@ def _too_big(case: Case) -> Match | None:
     if not hits:
         for piece in case.all("ws.large"):
             if piece.facts.get("code") == 1009:
-                return Match(
-                    0.85, (f"Closed with 1009: {piece.seen}",)
-                )
+                return Match(0.85, (f"Closed with 1009: {piece.seen}",))
         return None
     lines = [f"limits.message_bytes is {limit}."] if limit else []
     fix = Fix(
@@ -198,14 +198,15 @@ def _device_idle(case: Case) -> Match | None:
     configured = timers(case)
     interval = configured.ping_interval
     known = (configured.proxy_read, configured.idle, configured.worker_shutdown)
+    together = [link for drop in mass_drops(links(case)) for link in drop.links]
     best: tuple[list[Link], float] | None = None
     for own in ailing(case).values():
         ends = [
             link
             for link in own
-            if link.transport == "fin"
-            and link.lost
+            if link.code.startswith("lost-fin")
             and not link.event("upgraded-timeout", "upgraded-reset")
+            and link not in together
         ]
         if len(ends) < 3 or len(ends) < 0.7 * len(own):
             continue
@@ -282,7 +283,8 @@ def _server_frame(case: Case) -> Match | None:
         if len(hits) >= 2 and len(kinds) == 1:
             kind, size = hits[-1]
             line = f"{len(hits)} links were lost within 2 s of sending {kind} ({size} bytes)."
-            return Match(0.85, (line,), ("app-first-message", "ws-deflate-unsupported"))
+            out = ("app-first-message", "ws-deflate-unsupported", "ws-device-idle-timeout")
+            return Match(0.93, (line,), out)
     return None
 
 
