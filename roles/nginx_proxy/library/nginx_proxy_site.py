@@ -34,6 +34,13 @@ options:
     options:
       path: {type: str, required: true, description: Path below the tree.}
       content: {type: str, description: The text; without it the file (or link) shall be gone.}
+  needs:
+    type: list
+    elements: path
+    default: []
+    description: >-
+      Files of others that the configuration refers to. While one is missing, as in a dry run
+      before the run that brings it, check mode leaves the test out.
 author: ptslink authors
 """
 
@@ -113,6 +120,7 @@ def main() -> None:
         argument_spec={
             "directory": {"type": "path", "default": "/etc/nginx"},
             "binary": {"type": "str", "default": "nginx"},
+            "needs": {"type": "list", "elements": "path", "default": []},
             "files": {
                 "type": "list",
                 "elements": "dict",
@@ -142,7 +150,8 @@ def main() -> None:
         ],
     }
     binary = module.get_bin_path(module.params["binary"])
-    if not changes or (binary is None and module.check_mode):
+    untestable = binary is None or not all(Path(path).exists() for path in module.params["needs"])
+    if not changes or (untestable and module.check_mode):
         module.exit_json(**result)
     if binary is None:
         module.fail_json(msg=f"There is no {module.params['binary']} on the host to test with")
