@@ -35,7 +35,15 @@ ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 #: Every package a role may ask for on Debian, whichever way its variables are set, and
 #: python3-apt, without which Ansible's own package module would fetch it.
 #: tests/unit/bundle/test_layout.py holds this against the roles.
-PACKAGES: Final = ("firewalld", "nginx", "python3-apt", "python3-venv", "ufw")
+PACKAGES: Final = (
+    "certbot",
+    "firewalld",
+    "nginx",
+    "openssl",
+    "python3-apt",
+    "python3-venv",
+    "ufw",
+)
 
 
 @dataclass(frozen=True, order=True)
