@@ -28,7 +28,7 @@ from ptslink.doctor.causes.failing import (
     where,
 )
 from ptslink.doctor.evidence import Case, Json, Status
-from ptslink.doctor.pattern import current, link_location, near, timers
+from ptslink.doctor.pattern import current, ending, link_location, near, timers
 from ptslink.handshake.path import link_path
 
 _URI_FIELD = "Server tab: 'Server request URI without starting slash'"
@@ -254,7 +254,7 @@ def _half_close(case: Case) -> Match | None:
 
     seen = failing(case, left)
     if seen is None:
-        return None
+        return _half_closed_direct(case)
     place = link_location(case)
     ignoring = place[1]["settings"]["proxy_ignore_client_abort"] if place else None
     if ignoring == "on":
@@ -263,6 +263,27 @@ def _half_close(case: Case) -> Match | None:
         f"nginx gave up after {seen.seconds or 0:.3f} s: the client had ended its sending side."
     ]
     return match(seen, 0.92, *lines, ruled_out=("px-upstream-timeout", "hs-malformed-request"))
+
+
+#: No answer crosses a network and comes back within this time, seconds.
+NO_ROUND_TRIP = 0.005
+
+
+def _half_closed_direct(case: Case) -> Match | None:
+    """Without nginx the service answers 101 and finds the other side already ended."""
+    hits = ending(
+        case,
+        lambda link: (
+            link.code == "lost-fin"
+            and link.seconds <= NO_ROUND_TRIP
+            and not link.messages_in
+            and not link.proxied
+        ),
+    )
+    if len(hits) < 3:
+        return None
+    lines = (hits[-1].shown(), "The FIN came with the request, before a 101 could have been read.")
+    return Match(0.6, lines)
 
 
 def _origin(case: Case) -> Match | None:
@@ -427,6 +448,7 @@ def _slow(case: Case) -> Match | None:
     def late(a: Attempt) -> bool:
         return (
             a.code in ("request-timeout", "silent")
+            or (a.code == "closed-before-request" and b"HTTP/1." in a.first_bytes)
             or a.event("header-slow") is not None
             or (a.status == 408 and not by_service(a))
         )
