@@ -312,6 +312,8 @@ def _mtu(case: Case) -> Match | None:
     lost, stuck = _big_lost(case), _stuck(case)
     if lost is None and stuck is None:
         return None
+    if _loss(case) is not None:
+        return None  # small packets are lost as well
     if lost is None and reach.site:
         # Seen from the server alone it may be a dead peer; here the peer is alive and well.
         return None
@@ -366,8 +368,9 @@ def _loss(case: Case) -> Match | None:
             "a lost SYN is sent again after 1, 3 and 7 s: these times are its mark",
             f"server: {resent} segments sent again meanwhile" if resent else None,
         ),
-        ruled_out=("fw-ufw-drop", "fw-upstream-drop", "fw-ufw-limit-lockout"),
-    )
+        ruled_out=("fw-ufw-drop", "fw-upstream-drop", "fw-ufw-limit-lockout",
+                   "l3-mtu-blackhole"),
+    )  # fmt: skip
 
 
 def _queue_full(reach: Reach) -> bool:
