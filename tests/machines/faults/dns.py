@@ -32,10 +32,10 @@ _SIX_ON = (
     router("ip -6 addr add fd77::2/64 dev wan nodad; ip -6 addr add fd78::1/64 dev lan nodad; "
            "sysctl -qw net.ipv6.conf.all.forwarding=1"),
     controller("ip -6 addr add fd78::10/64 dev eth0 nodad; ip -6 route add default via fd78::1"),
-    cable("ip -6 route add fd78::/64 via fd77::2"),
+    cable("ip -6 route replace fd78::/64 via fd77::2"),
 )  # fmt: skip
 _SIX_OFF = (
-    cable("ip -6 addr del fd77::10/64 dev eth0"),
+    cable("ip -6 route del fd78::/64; ip -6 addr del fd77::10/64 dev eth0"),
     router("ip -6 addr del fd77::2/64 dev wan; ip -6 addr del fd78::1/64 dev lan"),
     controller("ip -6 route del default; ip -6 addr del fd78::10/64 dev eth0"),
 )

@@ -86,7 +86,7 @@ ROUTER_CLEAN = router("nft flush chain ip site faults")
 
 def router_rule(rule: str) -> Step:
     """A rule of the site router, before its own."""
-    return router(f"nft add rule ip site faults {rule}")
+    return router(f"nft 'add rule ip site faults {rule}'")
 
 
 #: Causes that are not injected here, and why.
