@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ author: ptslink authors
 #: Seconds a mirror has to answer for one small file.
 PATIENCE = 15
 _FETCH = re.compile(r"^'(?:file|copy):(?P<path>[^']+)' ", re.MULTILINE)
+_RELEASE = re.compile(r"^'(https?:[^']+/InRelease)' ", re.MULTILINE)
 _VALUE = re.compile(r"^(?P<name>Package|Filename|SHA256): (?P<value>.+)$", re.MULTILINE)
 
 
@@ -138,7 +140,9 @@ class Source:
     def files(self, names: Sequence[str]) -> list[str]:
         """The files apt would take to install ``names``."""
         done = self._run("--quiet=2", "--print-uris", "install", *names)
-        return sorted(Path(match["path"]).name for match in _FETCH.finditer(done.stdout))
+        return sorted(
+            urllib.parse.unquote(Path(match["path"]).name) for match in _FETCH.finditer(done.stdout)
+        )
 
     def install(self, names: Sequence[str]) -> None:
         self._run("install", *names)
@@ -161,19 +165,9 @@ def unpack(archive: Path, directory: Path, index: str) -> None:
                 raise Unobtainable(f"{target.name} was damaged on its way to the host")
 
 
-def mirrors() -> Iterator[str]:
-    """One small file of each package source the host has, as a URI."""
-    listed = apt(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(CREATED_BY)"]
-    ).stdout
-    seen = set()
-    for line in listed.splitlines():
-        words = line.split()
-        if len(words) == 3 and words[2] == "Packages" and words[0].startswith("http"):
-            uri = f"{words[0]}dists/{words[1]}/InRelease"
-            if uri not in seen:
-                seen.add(uri)
-                yield uri
+def mirrors() -> list[str]:
+    """One small file of each package source that is reached over a network, as a URI."""
+    return list(dict.fromkeys(_RELEASE.findall(apt(["apt-get", "--print-uris", "update"]).stdout)))
 
 
 def unreachable(uri: str, directory: Path) -> str:
@@ -196,7 +190,7 @@ def unreachable(uri: str, directory: Path) -> str:
 
 def ask_mirrors(wanted: Sequence[str], directory: Path) -> list[str]:
     """The package sources that answer; Unobtainable where none does."""
-    sources = list(mirrors())
+    sources = mirrors()
     reasons = []
     for uri in sources:
         reason = unreachable(uri, directory)
@@ -208,7 +202,7 @@ def ask_mirrors(wanted: Sequence[str], directory: Path) -> list[str]:
         + (
             f"no package mirror can be reached ({reasons[0]})"
             if sources
-            else "the host has no package source (/etc/apt/sources.list)"
+            else "the host names no package mirror (/etc/apt/sources.list)"
         )
         + ". Fix: give the host a way to its mirror, or bring the packages in a bundle: "
         "scripts/bundle --sign KEY, then -e ptslink_bundle=FILE (docs/airgap.md)."
