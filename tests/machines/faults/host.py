@@ -100,7 +100,8 @@ FAULTS = (
         "host-auto-upgrade",
         (
             controller("{simulate} ws://{server}/ptsWebSocket -n 3 --duration 60", background=True),
-            server("cp /var/log/apt/history.log /run/doctor/history.log; sleep 3; now=$(date '+%Y-%m-%d  %H:%M:%S'); systemctl restart nginx; printf "
+            server("cp /var/log/apt/history.log /run/doctor/history.log; sleep 3; "
+                   "now=$(date '+%Y-%m-%d  %H:%M:%S'); systemctl restart nginx; printf "
                    "'\\nStart-Date: %s\\nCommandline: /usr/bin/unattended-upgrade\\n"
                    "Upgrade: nginx:amd64 (1.22.1-9+deb12u2, 1.22.1-9+deb12u3)\\nEnd-Date: %s\\n' "
                    "\"$now\" \"$now\" >> /var/log/apt/history.log"),
