@@ -7,26 +7,39 @@ from typing import Any
 
 
 def hops(
-    host: str, path: str, proxy_ports: Iterable[int], service_port: int | None, where: str
+    host: str,
+    path: str,
+    proxy_ports: Iterable[int],
+    service_port: int | None,
+    where: str,
+    tls_ports: Iterable[int] = (),
 ) -> list[dict[str, str]]:
     """Ways to the server at ``host``, the server's own port first; ``where`` ends their names."""
+    secure = {int(port) for port in tls_ports}
     address = f"[{host}]" if ":" in host else host
     ways = [("server", service_port)] if service_port else []
     ways += [("nginx", port) for port in proxy_ports]
     return [
         {
             "name": f"{what} {where}",
-            "url": f"ws://{address}{'' if port == 80 else f':{port}'}/{path}",
+            "url": url(address, int(port), path, tls=what == "nginx" and int(port) in secure),
         }
         for what, port in ways
     ]
 
 
+def url(address: str, port: int, path: str, tls: bool) -> str:
+    """A link as people write it: without the port everybody knows."""
+    scheme, known = ("wss", 443) if tls else ("ws", 80)
+    return f"{scheme}://{address}{'' if port == known else f':{port}'}/{path}"
+
+
 def table(seen: Iterable[Mapping[str, Any]]) -> list[str]:
-    """One line a hop: verdict, HTTP status, what it is, where it leads."""
+    """One line a hop: verdict, HTTP status, what it is, where it leads; days left if it ends."""
     return [
-        f"{'ok    ' if hop['ok'] else 'BROKEN'} {hop['status'] or '---'}  "
-        f"{hop['name']:<24} {hop['url']}"
+        f"{'BROKEN' if not hop['ok'] else 'warn  ' if hop.get('warning') else 'ok    '} "
+        f"{hop['status'] or '---'}  {hop['name']:<24} {hop['url']}"
+        + (f", {hop['days']} days left" if hop.get("days") is not None else "")
         for hop in seen
     ]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ options:
   interpreter: {type: path, required: true, description: A Python that runs the probe.}
   source: {type: path, description: Directory holding the ptslink package if it is not installed.}
   arguments: {type: list, elements: str, default: [], description: Further arguments.}
+  trust: {type: str, default: "", description: PEM of the authorities for wss; empty, the system's.}
   hops:
     type: list
     elements: dict
@@ -75,6 +77,7 @@ def main() -> None:
             "interpreter": {"type": "path", "required": True},
             "source": {"type": "path"},
             "arguments": {"type": "list", "elements": "str", "default": []},
+            "trust": {"type": "str", "default": ""},
             "hops": {
                 "type": "list",
                 "elements": "dict",
@@ -90,14 +93,17 @@ def main() -> None:
     interpreter, hops = module.params["interpreter"], module.params["hops"]
     if module.check_mode and not Path(interpreter).exists():
         module.exit_json(changed=False, hops=[], installed=False)
-    with ThreadPoolExecutor(max_workers=len(hops) or 1) as pool:
+    arguments = list(module.params["arguments"])
+    with (
+        tempfile.NamedTemporaryFile("w", suffix=".pem") as trust,
+        ThreadPoolExecutor(max_workers=len(hops) or 1) as pool,
+    ):
+        if module.params["trust"]:
+            trust.write(module.params["trust"])
+            trust.flush()
+            arguments.append(f"--ca={trust.name}")
         seen = list(
-            pool.map(
-                lambda hop: walk(
-                    interpreter, module.params["source"], module.params["arguments"], hop
-                ),
-                hops,
-            )
+            pool.map(lambda hop: walk(interpreter, module.params["source"], arguments, hop), hops)
         )
     module.exit_json(changed=False, hops=seen, installed=True)
 
