@@ -20,7 +20,7 @@ from ptslink.doctor.verdict import Verdict, judge
 
 HERE = Path(__file__).parent
 #: Files beside this one that are no tables.
-MACHINERY = {"__init__", "__main__", "fault", "bench", "setups", "helpers"}
+MACHINERY = {"__init__", "__main__", "fault", "bench", "setups", "helpers", "document"}
 HEALTHY = Fault("healthy", ())
 
 

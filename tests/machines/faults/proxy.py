@@ -102,6 +102,4 @@ FAULTS = (
     Fault("px-h2-only", (edit("s/listen 80;/listen 80 http2;/"),), UNDO),
 )  # fmt: skip
 
-NOT_INJECTED = (
-    NotInjected("px-selinux-denied", "the kernel of this computer has no SELinux"),
-)
+NOT_INJECTED = (NotInjected("px-selinux-denied", "the kernel of this computer has no SELinux"),)
