@@ -1,8 +1,7 @@
 """The server's connection code with an echo handler: ``python -m tests.conformance.echo PORT``.
 
 Everything below the seam is what `ptslink serve` runs: front, framing, handshake. Only the meaning
-is another: every message goes back as it came. A controller sends text alone and is answered with
-text alone, so the seam does not tell text from binary; the test suite does, hence `EchoFraming`.
+is another: every message goes back as it came.
 """
 
 from __future__ import annotations
@@ -11,34 +10,14 @@ import asyncio
 import itertools
 import sys
 
-from websockets.frames import Frame, Opcode
-
 from ptslink.handshake.accept import accept_value
 from ptslink.handshake.head import Head, HeadError
 from ptslink.server import front
-from ptslink.server.framing import Framing
-from ptslink.server.seam import Answer, Ending, FrontLimits, Peer
+from ptslink.server.seam import Answer, Caller, Ending, FrontLimits, Peer
 from ptslink.server.wheel import Wheel
 
 #: Section 9 of the suite sends messages of up to 16 MiB.
 MESSAGE_BYTES = 32 * 1024 * 1024
-
-
-class EchoFraming(Framing):
-    """Framing that sends a message back as the kind, text or binary, that it came as."""
-
-    _binary = False
-
-    def _data(self, frame: Frame) -> bytes | None:
-        if frame.opcode is not Opcode.CONT:
-            self._binary = frame.opcode is Opcode.BINARY
-        return super()._data(frame)
-
-    def send(self, payload: bytes) -> bool:
-        if self._binary and self.open:
-            self._protocol.send_binary(payload)
-            return True
-        return super().send(payload)
 
 
 class Echo:
@@ -54,14 +33,14 @@ class Echo:
             (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)),
         )
 
-    def unreadable(self, peer: Peer, error: HeadError, start: bytes) -> Answer | None:  # noqa: ARG002
+    def unreadable(self, peer: Caller, error: HeadError, start: bytes) -> Answer | None:  # noqa: ARG002
         return None
 
     def opened(self, peer: Peer) -> None:
         pass
 
-    def message(self, peer: Peer, payload: bytes) -> None:
-        peer.send(payload)
+    def message(self, peer: Peer, payload: bytes, binary: bool) -> None:
+        peer.send(payload, binary=binary)
 
     def ended(self, peer: Peer, ending: Ending) -> None:
         pass
@@ -83,8 +62,6 @@ async def serve(port: int) -> None:
     def connection() -> front.Front:
         return front.Front(handler, limits, wheel, scratch, loop, next(numbers))
 
-    # The front makes its own framing; the one difference above has to be put in its place.
-    setattr(front, "Framing", EchoFraming)  # noqa: B010
     server = await loop.create_server(connection, "127.0.0.1", port)
     async with server:
         await server.serve_forever()

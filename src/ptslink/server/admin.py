@@ -89,7 +89,7 @@ class AdminApp:
     def opened(self, peer: Peer) -> None:
         """Never: the admin surface has no links."""
 
-    def message(self, peer: Peer, payload: bytes) -> None:
+    def message(self, peer: Peer, payload: bytes, binary: bool) -> None:
         """Never: the admin surface has no links."""
 
     def ended(self, peer: Peer, ending: Ending) -> None:

@@ -132,7 +132,7 @@ class App:
             # It was on its way in when the order came. A refusal would look like a fault.
             peer.close(SERVICE_RESTART, RESTART_REASON)
 
-    def message(self, peer: Peer, payload: bytes) -> None:
+    def message(self, peer: Peer, payload: bytes, binary: bool) -> None:  # noqa: ARG002
         session: Session = peer.context
         entry = self._uplink.message(session, payload)
         if not session.controller and entry.controller:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ptslink.handshake.answer import render
 from ptslink.handshake.head import Head, HeadError, head_end, looks_wrong, parse_head
-from ptslink.server.framing import Framing, name_fault
+from ptslink.server.framing import PING, Framing, name_fault
 from ptslink.server.seam import Answer, Ending, FrontLimits, Handler
 from ptslink.server.wheel import Wheel
 
@@ -194,12 +194,14 @@ class Front(asyncio.BufferedProtocol):
 
     # What the handler calls.
 
-    def send(self, payload: bytes) -> bool:
+    def send(self, payload: bytes, *, binary: bool = False) -> bool:
         framing = self._framing
-        if framing is None or not framing.send(payload):
+        frame = framing and framing.message(payload, binary=binary)
+        if not frame:
             return False
         self._messages_out += 1
         self._flush()
+        self._write(frame)
         return True
 
     def close(self, code: int, reason: str) -> None:
@@ -363,11 +365,15 @@ class Front(asyncio.BufferedProtocol):
         framing = self._framing
         assert framing is not None
         self._last_seen = self._loop.time()
-        was_open = framing.open
-        framing.receive(data, self._message)
+        if not framing.receive_whole(data, self._message):
+            self._unusual_bytes(framing, data)
         if framing.pongs != self._pongs_seen:
             self._pongs_seen = framing.pongs
             self._last_pong = self._last_seen
+
+    def _unusual_bytes(self, framing: Framing, data: memoryview | bytearray) -> None:
+        was_open = framing.open
+        framing.receive(data, self._message)
         if was_open and not framing.open:
             self._error = framing.error
             if self._error is not None:
@@ -376,9 +382,17 @@ class Front(asyncio.BufferedProtocol):
             self._start_closing()
         self._flush()
 
-    def _message(self, payload: bytes) -> None:
+    def _message(self, payload: bytes, binary: bool) -> None:
         self._messages_in += 1
-        self._handler.message(self, payload)
+        try:
+            self._handler.message(self, payload, binary)
+        except Exception as error:
+            # One message that trips the handler is not worth the process, nor silence.
+            self._report(error, "a message could not be handled")
+            self.close(1011, "internal error")
+
+    def _report(self, error: Exception, what: str) -> None:
+        self._loop.call_exception_handler({"message": what, "exception": error, "protocol": self})
 
     def _flush(self) -> None:
         assert self._framing is not None
@@ -479,8 +493,8 @@ class Front(asyncio.BufferedProtocol):
             return next_ping
         self._last_ping = now
         self._pings += 1
-        framing.ping()
-        self._flush()
+        if framing.open:
+            self._write(PING)
         return now + min(limits.ping_interval, limits.ping_timeout)
 
     def _ending(self) -> Ending:

@@ -91,8 +91,8 @@ class Peer(Caller, Protocol):
     number: int
     context: Any
 
-    def send(self, payload: bytes) -> bool:
-        """Send a text message; False if the link is closing or gone, and nothing was sent."""
+    def send(self, payload: bytes, *, binary: bool = False) -> bool:
+        """Send a message, text by default; False if the link is closing or gone."""
         ...
 
     def close(self, code: int, reason: str) -> None:
@@ -131,8 +131,8 @@ class Handler(Protocol):
         """The link is open: the 101 was just written, and nothing was read yet."""
         ...
 
-    def message(self, peer: Peer, payload: bytes) -> None:
-        """A whole message."""
+    def message(self, peer: Peer, payload: bytes, binary: bool) -> None:
+        """A whole message, and whether it came as binary; a controller sends text."""
         ...
 
     def ended(self, peer: Peer, ending: Ending) -> None:
