@@ -19,9 +19,9 @@ from ptsbundle.archive import File, Reader, manifest, sums, write
 ROOT = Path(__file__).resolve().parents[3]
 
 DESCRIPTION = """\
-Makes one file that provisions machines without Internet: the Debian packages the
-roles need with all they depend on, the server's wheels for every supported Python,
-the playbooks, and the checksums of it all, signed.
+Makes one file that provisions machines without Internet: the Debian packages
+the roles need with all they depend on, the server's wheels for every supported
+Python, the playbooks, and the checksums of it all, signed.
 """
 EPILOG = """\
   scripts/bundle --suite bookworm --sign ~/.ssh/id_ed25519 --output site.bundle
@@ -29,12 +29,12 @@ EPILOG = """\
   ansible-playbook -i inventory/mysite site.yml \\
       -e ptslink_bundle=site.bundle -e ptslink_bundle_signers=signers
 
-The signers file is OpenSSH's (ssh-keygen(1), ALLOWED SIGNERS); the line for a key
-is printed when a bundle is signed with it. Making needs root on Debian 12 or 13 and
-a mirror; verifying needs neither. More: docs/airgap.md.
+The signers file is OpenSSH's (ssh-keygen(1), ALLOWED SIGNERS); the line for a
+key is printed when a bundle is signed with it. Making needs root on Debian 12
+or 13 and a mirror; verifying needs neither. More: docs/airgap.md.
 
-Exit status: 0 done, 1 refused or failed (the cause is printed), 2 bad arguments or
-something missing on this computer.
+Exit status: 0 done, 1 refused or failed (the cause is printed), 2 bad arguments
+or something missing on this computer.
 """
 
 
