@@ -188,13 +188,46 @@ def troubles(case: Case) -> list[Trouble]:
         failures: list[Attempt] = []
         for attempt in tries:
             failures = [] if attempt.succeeded else [*failures, attempt]
+        if failures and _over(failures, every):
+            continue
         if failures and (confirmed or _serious(failures, addresses)):
             found.append(Trouble(subject, tuple(failures)))
     return sorted(found, key=lambda t: t.first.at is not None)
 
 
+#: What nginx answers alike to everybody: one who gets through proves that it is over.
+_FOR_ALL = frozenset({301, 302, 303, 307, 308, 404, 426, 444, 500, 502, 504, 505})
+
+
+def _over(failures: Sequence[Attempt], every: Iterable[Attempt]) -> bool:
+    """Whether somebody's later success shows that this fault is gone.
+
+    Somebody without an id is known by the address alone; a controller with an id has to get
+    through itself, unless what stopped it was the same for all.
+    """
+    last = failures[-1]
+    if last.at is None:
+        return False
+    for attempt in every:
+        if not attempt.succeeded or attempt.hop == "service":
+            continue
+        if attempt.at is not None and attempt.at <= last.at:
+            continue
+        if attempt.source not in ("site", "control", "local") and attempt.port != last.port:
+            continue
+        anonymous = not last.controller or last.controller.startswith(PROBE_ID_PREFIX)
+        nginx = last.source == "nginx" and last.status in _FOR_ALL and not last.limited
+        if nginx and (last.by == "nginx" or anonymous or last.upgrade):
+            return True
+        if anonymous and (attempt.client == last.client or attempt.at is None):
+            return True
+    return False
+
+
 def _serious(failures: Sequence[Attempt], addresses: AbstractSet[str | None]) -> bool:
     """Whether these are a controller's tries, not those of somebody scanning the internet."""
+    if all(_from_here(a) for a in failures):
+        return False
     return (
         any(
             a.source in ("site", "control", "local")
@@ -204,6 +237,15 @@ def _serious(failures: Sequence[Attempt], addresses: AbstractSet[str | None]) ->
             for a in failures
         )
         or len(failures) >= STRANGER_TRIES
+    )
+
+
+def _from_here(attempt: Attempt) -> bool:
+    """Whether it is this machine's own knocking: a proxy's, a monitor's."""
+    return (
+        attempt.source == "service"
+        and not attempt.controller
+        and str(attempt.client).startswith(("127.", "::1"))
     )
 
 

@@ -186,6 +186,19 @@ def links(case: Case) -> list[Link]:
         if line.get("status") == 101 and line.get("request_seconds") is not None
     ]
     joined = [_joined(link, proxied) for link in recorded]
+    # An nginx that is killed writes no line: that it carried the link, our own record tells.
+    carried = {
+        (record.get("controller"), round(record["at"]))
+        for piece in case.all("service.records")
+        for record in piece.facts.get("attempts", [])
+        if record.get("proxy") and record.get("status") == 101
+    }
+    joined = [
+        replace(link, proxied=True)
+        if any((link.controller, round(link.began) + n) in carried for n in (-1, 0, 1))
+        else link
+        for link in joined
+    ]
     used = {(link.controller, round(link.at, 3)) for link in joined}
     alone = [
         line

@@ -57,8 +57,11 @@ def by_service(attempt: Attempt) -> bool:
 
 
 def said(attempt: Attempt, *words: str) -> bool:
-    """Whether the answer's body or the service's reason contains one of *words*."""
-    text = f"{attempt.body}\n{attempt.reason}".lower()
+    """Whether the answer's body or the service's reason contains one of *words*.
+
+    ptslink names its refusals; its explanations mention every header, so they are not searched.
+    """
+    text = f"{'' if attempt.code else attempt.body}\n{attempt.reason}".lower()
     return any(word.lower() in text for word in words)
 
 

@@ -35,6 +35,7 @@ from ptslink.doctor.causes.failing import (
     service_config,
     where,
 )
+from ptslink.doctor.causes.tls import is_plain
 from ptslink.doctor.collect.nginx import location_for, site_for
 from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import (
@@ -402,9 +403,11 @@ def _http_to_tls(case: Case) -> Match | None:
     )
 
     def plain(a: Attempt) -> bool:
+        if a.status == 400 and said(a, "plain HTTP request was sent to HTTPS port"):
+            # Said on a plain port it can only come from behind.
+            return a.source in ("site", "control", "local") and is_plain(case, a.port)
         if a.status == 400 and by_service(a) and a.hop != "service":
-            sent = said(a, "plain HTTP request was sent to HTTPS port")
-            return sent or (a.source == "nginx" and to_tls) or _upstream_is_tls_site(case, a)
+            return (a.source == "nginx" and to_tls) or _upstream_is_tls_site(case, a)
         return to_tls and a.event("upstream-closed", "upstream-header") is not None
 
     seen = failing(case, plain)
@@ -698,26 +701,35 @@ def _reload_shutdown(case: Case) -> Match | None:
     grace = timers(case).worker_shutdown
     if not grace:
         return None
+    for reload, slack in _reloads(case):
+        hit = [
+            link
+            for link in links(case)
+            if (link.lost or not link.code)
+            and -slack <= link.at - reload - grace <= 2.5
+            and link.began < reload
+        ]
+        if hit:
+            lines = [
+                f"nginx was told to reload; {hit[0].at - reload:.1f} s later "
+                f"{len(hit)} links were lost without a closing frame.",
+                f"worker_shutdown_timeout is {grace:g} s: old workers end their links then.",
+            ]
+            out = ("px-restart", "app-no-graceful-stop")
+            return match(None, 0.95, hit[0].shown(), *lines, ruled_out=out)
+    return None
+
+
+def _reloads(case: Case) -> Iterator[tuple[float, float]]:
+    """When nginx was reloaded, and how far the true moment may lie before it, in seconds."""
     for piece in case.all("nginx.error"):
         for event in piece.facts["events"]:
-            if event["kind"] != "reloading":
-                continue
-            hit = [
-                link
-                for link in links(case)
-                if (link.lost or not link.code)
-                and -0.5 <= link.at - event["time"] - grace <= 2.5
-                and link.began < event["time"]
-            ]
-            if hit:
-                lines = [
-                    f"nginx was told to reload; {hit[0].at - event['time']:.1f} s later "
-                    f"{len(hit)} links were lost without a closing frame.",
-                    f"worker_shutdown_timeout is {grace:g} s: old workers end their links then.",
-                ]
-                out = ("px-restart", "app-no-graceful-stop")
-                return match(None, 0.95, hit[0].shown(), *lines, ruled_out=out)
-    return None
+            if event["kind"] == "reloading":
+                yield event["time"], 0.5
+    # nginx tells of it at "notice", which is seldom kept; the age of its workers tells as well.
+    started, reloaded = (case.fact("nginx.process", k) for k in ("started", "reloaded"))
+    if reloaded and (started is None or reloaded - started > 2.0):
+        yield float(reloaded), 1.5
 
 
 def _restart(case: Case) -> Match | None:
@@ -1013,7 +1025,7 @@ CAUSES: tuple[Cause, ...] = (
             "Make the site of the link the one for bare addresses: no names, or the address among "
             "them.",
             "A request with the address as its Host is answered with 101.",
-            ansible={"nginx_proxy_server_names": [], "nginx_proxy_default_site": "remove"},
+            ansible={"nginx_proxy_server_names": [], "nginx_proxy_default_site": "absent"},
         ),
         _default_server,
         RETRY_AFTERMATH,

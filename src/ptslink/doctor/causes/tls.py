@@ -98,7 +98,7 @@ def _tls_sites(case: Case) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any
 
 def _plain_to_tls(case: Case) -> Match | None:
     def plain(a: Attempt) -> bool:
-        if a.hop == "service" or a.by == "backend":
+        if a.hop == "service" or a.by == "backend" or is_plain(case, a.port):
             return False
         return a.event("plain-to-tls") is not None or said(
             a, "plain HTTP request was sent to HTTPS port"
@@ -109,6 +109,19 @@ def _plain_to_tls(case: Case) -> Match | None:
         return None
     line = "The port expects TLS; the controller speaks plain HTTP (ws://) to it."
     return match(seen, 0.97, line, ruled_out=("px-http-to-tls-upstream", "hs-malformed-request"))
+
+
+def is_plain(case: Case, port: int | None) -> bool:
+    """Whether a port is known to be a plain one: then it is nginx that asks a TLS port."""
+    if _offers(case, port).get("tls-on-plain") is False:
+        return True
+    listens = [
+        entry["ssl"]
+        for site in case.fact("nginx.config", "sites") or []
+        for entry in site["listen"]
+        if entry["port"] == port
+    ]
+    return bool(listens) and not any(listens)
 
 
 def _tls_to_plain(case: Case) -> Match | None:
