@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -31,6 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--proxy-port", type=int, action="append", help="a port of nginx (repeatable; default 80)"
     )
     group.addoption(
+        "--tls-port", type=int, action="append", help="a port of nginx that speaks TLS (repeatable)"
+    )
+    group.addoption("--ca", help="authorities the certificates are verified against (PEM)")
+    group.addoption("--server-name", help="name the certificates must cover (default: the address)")
+    group.addoption(
         "--ssh-port", type=int, action="append", help="a port of sshd (repeatable; default 22)"
     )
 
@@ -44,14 +50,22 @@ class Site:
     server_port: int
     proxy_ports: tuple[int, ...]
     ssh_ports: tuple[int, ...]
+    tls_ports: tuple[int, ...] = ()
+    ca: str | None = None
+    server_name: str = ""
 
     @property
     def link_ports(self) -> tuple[int, ...]:
-        return (self.server_port, *self.proxy_ports)
+        return (self.server_port, *self.proxy_ports, *self.tls_ports)
 
     def url(self, port: int, path: str | None = None) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"ws://{host}:{port}/{self.path if path is None else path}"
+        scheme = "wss" if port in self.tls_ports else "ws"
+        return f"{scheme}://{host}:{port}/{self.path if path is None else path}"
+
+    def context(self) -> ssl.SSLContext:
+        """A client that verifies: chain, dates, name."""
+        return ssl.create_default_context(cafile=self.ca)
 
 
 def resolved(name: str, ssh_config: str | None) -> str:
@@ -72,14 +86,21 @@ def site(host: Any, pytestconfig: pytest.Config) -> Site:
         server_port=pytestconfig.getoption("server_port"),
         proxy_ports=tuple(pytestconfig.getoption("proxy_port") or [80]),
         ssh_ports=tuple(pytestconfig.getoption("ssh_port") or [22]),
+        tls_ports=tuple(pytestconfig.getoption("tls_port") or ()),
+        ca=pytestconfig.getoption("ca"),
+        server_name=pytestconfig.getoption("server_name") or address,
     )
 
 
 @pytest.fixture(scope="module")
-def probe() -> Callable[..., Mapping[str, Any]]:
+def probe(site: Site) -> Callable[..., Mapping[str, Any]]:
     """The project's probe, from here, as a program: the same one a technician runs."""
 
+    trust = [f"--ca={site.ca}"] if site.ca else []
+
     def walk(url: str, *arguments: str) -> Mapping[str, Any]:
+        if url.startswith("wss:"):
+            arguments = (*arguments, f"--server-name={site.server_name}", *trust)
         done = subprocess.run(
             [sys.executable, "-m", "ptslink.doctor.probe", url, "--json", *arguments],
             capture_output=True,

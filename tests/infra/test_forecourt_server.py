@@ -15,10 +15,15 @@ import pytest
 EXPOSURE_AT_MOST = 2.0
 
 
-def answer(address: str, port: int, path: str) -> tuple[int, str]:
+def answer(site: Any, port: int, path: str) -> tuple[int, str]:
     """Status and body of a plain GET, as a browser at the pumps would make it."""
-    connection = http.client.HTTPConnection(address, port, timeout=10)
+    connection = http.client.HTTPConnection(site.address, port, timeout=10)
     try:
+        if port in site.tls_ports:
+            connection.connect()
+            connection.sock = site.context().wrap_socket(
+                connection.sock, server_hostname=site.server_name
+            )
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read(4096).decode(errors="replace")
@@ -95,7 +100,7 @@ def test_the_admin_port_is_shut_to_the_outside(site: Any) -> None:
 
 @pytest.mark.parametrize("way", ["direct", "through nginx"])
 def test_a_controller_gets_in(site: Any, probe: Callable[..., Mapping[str, Any]], way: str) -> None:
-    ports = (site.server_port,) if way == "direct" else site.proxy_ports
+    ports = (site.server_port,) if way == "direct" else site.link_ports[1:]
     for port in ports:
         report = probe(site.url(port))
         assert report["status"] == 101, report
@@ -105,7 +110,7 @@ def test_a_controller_gets_in(site: Any, probe: Callable[..., Mapping[str, Any]]
 
 def test_a_wrong_path_is_told_the_right_one(site: Any) -> None:
     for port in site.link_ports:
-        status, body = answer(site.address, port, "/no/such/path")
+        status, body = answer(site, port, "/no/such/path")
         assert status == 404
         assert json.loads(body), "the body is JSON, whoever answered"
         assert f"/{site.path}" in body
@@ -113,12 +118,12 @@ def test_a_wrong_path_is_told_the_right_one(site: Any) -> None:
 
 def test_a_plain_get_is_told_to_upgrade(site: Any) -> None:
     for port in site.link_ports:
-        status, _ = answer(site.address, port, f"/{site.path}")
+        status, _ = answer(site, port, f"/{site.path}")
         assert status == 426
 
 
 def test_the_address_itself_is_enough(site: Any) -> None:
     """Controllers send the bare address as Host; no other site may answer for it."""
-    for port in site.proxy_ports:
-        _, body = answer(site.address, port, "/")
+    for port in site.link_ports[1:]:
+        _, body = answer(site, port, "/")
         assert "Welcome to nginx" not in body
