@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ptslink.doctor.attempts import PROBE_ID_PREFIX
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 
 #: A refusal that takes longer than this was not sent by a host that has the packet: it is the
@@ -228,10 +229,16 @@ class Reach:
         """Addresses known to be sites: asked for, or on record with a controller's id."""
         told = {piece.facts["peer"] for piece in self.case.all("net.route_to")}
         records = self.case.fact("service.records", "links") or ()
-        told |= {str(one["peer"]) for one in records if one.get("peer") and one.get("controller")}
+        told |= {str(one["peer"]) for one in records if one.get("peer") and _is_site(one)}
         lines = self.case.fact("nginx.access", "lines") or ()
-        told |= {str(one["client"]) for one in lines if one.get("client") and one.get("controller")}
+        told |= {str(one["client"]) for one in lines if one.get("client") and _is_site(one)}
         return {peer for peer in told if not _loopback(peer)}
+
+
+def _is_site(record: Mapping[str, Json]) -> bool:
+    """Whether a record is a controller's, not a probe's or a stranger's."""
+    controller = str(record.get("controller") or "")
+    return bool(controller) and not controller.startswith(PROBE_ID_PREFIX)
 
 
 def _connect(piece: Evidence) -> Connect:

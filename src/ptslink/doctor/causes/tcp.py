@@ -746,7 +746,8 @@ def _ghost_sockets(case: Case) -> list[Mapping[str, Any]]:
     return [
         one
         for one in case.fact("net.sockets", "sockets") or ()
-        if one["state"] in ("ESTAB", "FIN-WAIT-1", "CLOSING", "LAST-ACK")
+        # A socket in LAST-ACK has heard the other side's FIN: that one said goodbye.
+        if one["state"] in ("ESTAB", "FIN-WAIT-1")
         and one["send_q"] > 0
         and one["timer"] == "on"
         and one.get("backoff", 0) >= 2
@@ -757,6 +758,9 @@ def _ghost_sockets(case: Case) -> list[Mapping[str, Any]]:
 def _ghost(case: Case) -> Match | None:
     sockets = _ghost_sockets(case)
     timed_out = [link for link in current(case) if link.code == "ping-timeout"]
+    # Scanners of the Internet vanish all day long: it has to be a controller's address.
+    sites = Reach(case).known_peers | {link.peer for link in timed_out}
+    sockets = [one for one in sockets if one["peer"].removeprefix("::ffff:") in sites]
     if not sockets:
         return None
     configured = timers(case)
