@@ -106,7 +106,7 @@ class Evidence:
         controller: id or "".
         peer: address of the caller, or "".
         code: the short stable name of what happened.
-        detail: everything else, JSON-ready.
+        detail: everything else, a JSON object as text.
     """
 
     kind: str
@@ -114,7 +114,7 @@ class Evidence:
     controller: str
     peer: str
     code: str
-    detail: dict[str, object]
+    detail: str
 
 
 @dataclass(slots=True)

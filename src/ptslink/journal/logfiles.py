@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import queue
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
+
+import msgspec
 
 #: Lines waiting for the disk at most; beyond, lines are dropped and counted.
 MAX_WAITING: Final = 20_000
+#: Lines are collected for this long (seconds) and written together: opening a file, and waking a
+#: thread, cost as much as many lines.
+COLLECT_SECONDS: Final = 0.25
 _RETENTION_EVERY: Final = 600.0
 _NAME: Final = re.compile(r"([A-Za-z][A-Za-z0-9]{0,63})_(\d{4}-\d\d-\d\d)\.log")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Line:
     """One event for the logs.
 
@@ -32,20 +38,65 @@ class Line:
         at: milliseconds since 1970 UTC.
         files: types of the files it goes to, such as ``("Connection", "ShortConnection")``.
         message: the sentence people search for.
-        fields: further facts, JSON-ready.
+        facts: further facts, a JSON object as text.
         out: whether it also goes to standard output as a JSON line.
     """
 
     at: int
     files: tuple[str, ...]
     message: str
-    fields: Mapping[str, Any]
+    facts: str = "{}"
     out: bool = True
 
 
-def file_name(type_: str, at: int) -> str:
-    """The file of a type on the UTC day of a time in milliseconds."""
-    return f"{type_}_{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d}.log"
+@dataclass(slots=True)
+class PacketLine:
+    """One received packet for the log of its Type; a line is made of it when it is written.
+
+    Attributes:
+        at: milliseconds since 1970 UTC.
+        controller, type, id: as in the message; the id as its JSON bytes.
+        size: bytes of its Data.
+        data: its Data, or None where the configuration keeps it out of the logs.
+    """
+
+    at: int
+    controller: str
+    type: str
+    id: bytes
+    size: int
+    data: bytes | None
+
+    def line(self) -> Line:
+        """The line, in the file of the Type if a file can be named after it."""
+        id_ = self.id.decode("utf-8", "replace")
+        quoted = f'"{id_}"' if id_.isdigit() else to_json(id_)
+        data = (
+            "" if self.data is None else f',"data":{to_json(self.data.decode("utf-8", "replace"))}'
+        )
+        return Line(
+            self.at,
+            (self.type if self.type.isalnum() and self.type.isascii() else "Other",),
+            f"PTS Controller {self.controller} {self.type}",
+            f'{{"id":{quoted},"bytes":{self.size}{data}}}',
+            out=False,
+        )
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def to_json(content: object) -> str:
+    """Compact JSON text, in one line. A lone surrogate is escaped."""
+    try:
+        return _encode(content).decode()
+    except UnicodeEncodeError:
+        return json.dumps(content, separators=(",", ":"))
+
+
+def file_name(type_: str, day: str) -> str:
+    """The file of a type on a UTC day, ``YYYY-MM-DD``."""
+    return f"{type_}_{day}.log"
 
 
 def parse_name(name: str) -> tuple[str, str] | None:
@@ -56,7 +107,13 @@ def parse_name(name: str) -> tuple[str, str] | None:
 
 def moment(at: int) -> str:
     """A time in milliseconds as ISO 8601 with a Z."""
-    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
+    return f"{_to_second(at // 1000)}.{at % 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)
+def _to_second(seconds: int) -> str:
+    # Thousands of lines fall into one second.
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 class LogFiles:
@@ -75,7 +132,9 @@ class LogFiles:
         self._keep_days = keep_days
         self._keep_bytes = keep_bytes
         self._out = out
-        self._queue: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
+        self._waiting: deque[Line | PacketLine] = deque()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._next_retention = 0.0
         self.dropped = 0
@@ -85,45 +144,47 @@ class LogFiles:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, line: Line) -> None:
+    def put(self, line: Line | PacketLine) -> None:
         """Take a line; never waits."""
-        if self._queue.qsize() >= MAX_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
             return
-        self._queue.put(line)
+        self._waiting.append(line)
+        if not self._wake.is_set():
+            self._wake.set()
 
     def close(self) -> None:
         """Write what is waiting and end the thread; gives up after two seconds of stuck disk."""
-        self._queue.put(None)
+        self._closing.set()
+        self._wake.set()
         self._thread.join(2.0)
 
     def _run(self) -> None:
-        running = True
-        while running:
-            batch = [self._queue.get()]
-            # A short rest makes one write of many lines under load.
-            time.sleep(0.005)
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < MAX_WAITING:
-                    batch.append(self._queue.get_nowait())
-            running = None not in batch
-            self._write([line for line in batch if line is not None])
+        closing = False
+        while not closing:
+            self._wake.wait()
+            closing = self._closing.wait(COLLECT_SECONDS)
+            self._wake.clear()
+            waiting = self._waiting
+            self._write([waiting.popleft() for _ in range(len(waiting))])
             if time.monotonic() >= self._next_retention:
                 self._next_retention = time.monotonic() + _RETENTION_EVERY
                 self._retain()
 
-    def _write(self, lines: list[Line]) -> None:
-        texts: dict[str, list[str]] = {}
+    def _write(self, lines: Iterable[Line | PacketLine]) -> None:
+        texts: dict[tuple[str, str], list[str]] = {}
         stream: list[str] = []
-        for line in lines:
-            facts = json.dumps(line.fields, separators=(",", ":"), ensure_ascii=False)
+        for item in lines:
+            line = item.line() if isinstance(item, PacketLine) else item
+            at = moment(line.at)
+            facts = line.facts
             if line.out and self._out is not None:
-                head = json.dumps({"time": moment(line.at), "message": line.message})
-                stream.append(head[:-1] + (", " + facts[1:] if len(facts) > 2 else "}"))
-            if self._directory is not None and line.files:
-                text = f"{moment(line.at)} {line.message} {facts}\n"
+                rest = "}" if facts == "{}" else f",{facts[1:]}"
+                stream.append(f'{{"time":"{at}","message":{to_json(line.message)}{rest}')
+            if self._directory is not None:
+                text = f"{at} {line.message} {facts}\n"
                 for type_ in line.files:
-                    texts.setdefault(file_name(type_, line.at), []).append(text)
+                    texts.setdefault((type_, at[:10]), []).append(text)
         if stream and self._out is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._out.write(("\n".join(stream) + "\n").encode("utf-8", "replace"))
@@ -131,8 +192,8 @@ class LogFiles:
         if self._directory is None:
             return
         try:
-            for name, parts in texts.items():
-                self._append(name, "".join(parts))
+            for (type_, day), parts in texts.items():
+                self._append(file_name(type_, day), "".join(parts))
             self.failure = ""
         except OSError as error:
             self.failure = f"{self._directory}: {error.strerror}"

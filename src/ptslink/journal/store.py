@@ -8,7 +8,6 @@ interpreter lock up once a statement, not once a batch.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -351,8 +350,7 @@ def _natural_key(controller: int, type_: int, fact: Fact) -> bytes:
 
 
 def _evidence_row(item: Evidence) -> Row:
-    detail = json.dumps(item.detail, separators=(",", ":"))
-    return (item.at, item.kind, item.controller, item.peer, item.code, detail)
+    return (item.at, item.kind, item.controller, item.peer, item.code, item.detail)
 
 
 def _chunks(count: int) -> Iterable[tuple[int, int]]:

@@ -16,7 +16,7 @@ from ptslink.handshake.identity import identify
 from ptslink.handshake.judge import Rules, asks_to_upgrade, judge, refuse_identity
 from ptslink.handshake.path import link_path
 from ptslink.journal.entry import Entry, Journal
-from ptslink.journal.logfiles import Line, LogFiles
+from ptslink.journal.logfiles import LogFiles, PacketLine
 from ptslink.jsonpts.confirmation import is_upload
 from ptslink.server import upload
 from ptslink.server.admission import Admission
@@ -88,6 +88,7 @@ class App:
         self._zone = config.zone()
         self._clocks = {id_: Clock(offset, self._zone) for id_, offset in (offsets or {}).items()}
         self._upload_paths = frozenset(link_path("/" + p) for p in config.listen.upload_paths)
+        self._message_text = config.logs.message_text
         self._sample_ms = config.journal.status_history_seconds * 1000
 
     # Handler.
@@ -309,16 +310,11 @@ class App:
                 if 0 <= entry.received - session.status_logged < self._sample_ms:
                     continue
                 session.status_logged = entry.received
-            self._log_packet(type_, packet.id, packet.data, entry)
-
-    def _log_packet(self, type_: str, id_: bytes, data: bytes, entry: Entry) -> None:
-        assert self._logs is not None
-        fields: dict[str, Any] = {"id": id_.decode("utf-8", "replace"), "bytes": len(data)}
-        if self.config.logs.message_text:
-            fields["data"] = data.decode("utf-8", "replace")
-        name = type_ if type_.isalnum() and type_.isascii() else "Other"
-        message = f"PTS Controller {entry.controller} {type_}"
-        self._logs.put(Line(entry.received, (name,), message, fields, out=False))
+            data = packet.data
+            text = data if self._message_text else None
+            self._logs.put(
+                PacketLine(entry.received, entry.controller, type_, packet.id, len(data), text)
+            )
 
     # Stopping.
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ptslink.handshake.head import Head
 from ptslink.journal.entry import Evidence, Health, Journal
-from ptslink.journal.logfiles import Line, LogFiles
+from ptslink.journal.logfiles import Line, LogFiles, to_json
 from ptslink.server.registry import Session
 from ptslink.server.seam import Caller, Ending
 
@@ -72,7 +72,8 @@ class EvidenceLog:
             detail["notes"] = notes
         if start:
             detail["first_bytes"] = {"hex": start[:64].hex(" "), "text": printable(start[:64])}
-        self._journal.record(Evidence("attempt", at, controller, remote, code, detail))
+        text = to_json(detail)
+        self._journal.record(Evidence("attempt", at, controller, remote, code, text))
         who = f"PTS Controller {controller}" if controller else "a caller without a controller id"
         if status == 101:
             message = (
@@ -92,16 +93,16 @@ class EvidenceLog:
         else:
             message = f"Connection from {remote} brought no request: {code}: {reason}"
             files = ("ConnectionIssue",)
-        facts = {"event": "attempt", "code": code, "peer": remote, "controller": controller}
         # Refused callers are told apart by address: a stranger may name any controller.
         caller = (controller or remote) if status == 101 else remote
-        self._say(caller, code, Line(at, files, message, {**facts, **detail}))
+        facts = _facts("attempt", code, remote, controller, text)
+        self._say(caller, code, Line(at, files, message, facts))
 
     def link(self, session: Session, ending: Ending) -> None:
         """A link that ended."""
         at = _now()
         code = ending_code(ending)
-        detail = ending_detail(session, ending)
+        detail = to_json(ending_detail(session, ending))
         controller = session.controller
         self._journal.record(Evidence("link", at, controller, session.remote, code, detail))
         files: tuple[str, ...] = ("Disconnection",)
@@ -111,18 +112,17 @@ class EvidenceLog:
             f"PTS Controller {controller or '(no id)'} disconnected after {ending.seconds:.1f} s, "
             f"{ending.messages_in} messages: {describe(ending)}"
         )
-        facts = {"event": "link", "code": code, "peer": session.remote, "controller": controller}
-        self._say(controller or session.remote, code, Line(at, files, message, {**facts, **detail}))
+        facts = _facts("link", code, session.remote, controller, detail)
+        self._say(controller or session.remote, code, Line(at, files, message, facts))
 
     def event(self, code: str, message: str, **detail: Any) -> None:
         """Something that happened to the server or a session; logged in full."""
         at = _now()
         controller = str(detail.pop("controller", ""))
         peer = str(detail.pop("peer", ""))
-        self._journal.record(
-            Evidence("event", at, controller, peer, code, {"message": message, **detail})
-        )
-        facts = {"event": "event", "code": code, "peer": peer, "controller": controller, **detail}
+        kept = to_json({"message": message, **detail})
+        self._journal.record(Evidence("event", at, controller, peer, code, kept))
+        facts = _facts("event", code, peer, controller, to_json(detail))
         self._say(controller, code, Line(at, ("Server",), message, facts))
 
     def health(self, health: Health) -> None:
@@ -161,10 +161,16 @@ class EvidenceLog:
                 "event": "backoff",
                 "repeated": [f"{code} of {who}" for who, code in repeated],
             }
-            self._logs.put(Line(at, ("Server",), message, fields))
+            self._logs.put(Line(at, ("Server",), message, to_json(fields)))
         self._minute = minute
         self._said.clear()
         self._unsaid = 0
+
+
+def _facts(event: str, code: str, peer: str, controller: str, detail: str) -> str:
+    """The facts of a line: who and what, then the detail as it is also kept in the journal."""
+    who = to_json({"event": event, "code": code, "peer": peer, "controller": controller})
+    return who if detail == "{}" else f"{who[:-1]},{detail[1:]}"
 
 
 def ending_code(ending: Ending) -> str:

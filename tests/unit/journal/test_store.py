@@ -129,7 +129,7 @@ def test_a_strangers_database_is_not_touched(tmp_path: Path) -> None:
 
 def test_evidence_is_trimmed_by_age_and_number_and_records_never_are(tmp_path: Path) -> None:
     store = Store(tmp_path / "j.db")
-    evidence = [Evidence("attempt", at, "AB", "x", "accepted", {}) for at in range(100)]
+    evidence = [Evidence("attempt", at, "AB", "x", "accepted", "{}") for at in range(100)]
     store.write([entry(1)], evidence)
     store.trim_evidence(before=40, keep_rows=1000)
     assert counts(tmp_path / "j.db")["evidence"] == 60

@@ -95,7 +95,7 @@ async def test_evidence_waits_out_a_failure_in_memory(tmp_path: Path) -> None:
     changes: list[bool] = []
     writer.on_health = lambda health: changes.append(health.ok)
     writer.start()
-    writer.record(Evidence("event", int(time.time() * 1000), "", "", "kept", {}))
+    writer.record(Evidence("event", int(time.time() * 1000), "", "", "kept", "{}"))
     async with asyncio.timeout(5):
         while not changes:  # noqa: ASYNC110 - nothing to be told by
             await asyncio.sleep(0.01)
