@@ -44,7 +44,10 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("host_firewall_ssh_source", [], "did you mean host_firewall_ssh_sources?"),
     ("link_check_idle", 5, "did you mean link_check_idle_seconds?"),
     ("preflight_disk_free", 5, "did you mean preflight_disk_free_mb?"),
+    ("ptslink_bundle_signer", "x", "did you mean ptslink_bundle_signers?"),
     # Types
+    ("ptslink_bundle", "/nowhere.bundle", "cannot be read"),
+    ("ptslink_bundle_unsigned", "perhaps", "ptslink_bundle_unsigned"),
     ("pts_server_port", "three thousand", "pts_server_port"),
     ("pts_server_listen_addresses", {"a": 1}, "pts_server_listen_addresses"),
     ("pts_server_handshake_profile", "sloppy", "lenient, strict"),
