@@ -20,6 +20,10 @@ ROOT = Path(__file__).parents[3]
 #: Hosts without a mistake. Numbers given on the command line (-e name=1) arrive as text.
 HEALTHY: dict[str, dict[str, Any]] = {
     "healthy": {},
+    "healthy-with-tls": {
+        "nginx_proxy_listeners": [{"port": 80}, {"port": 443, "tls": True}],
+        "tls_certificate_days": "90",
+    },
     "healthy-by-command-line": {
         "pts_server_port": "3001",
         "pts_server_admin_port": "9181",
@@ -59,6 +63,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("host_firewall_rules", [{"port": 443}], "purpose"),
     ("host_firewall_backend", "iptables", "auto, ufw"),
     ("host_firewall_link_sources", {"a": 1}, "host_firewall_link_sources"),
+    ("nginx_proxy_listeners", [{"port": 443, "tls": "perhaps"}], "nginx_proxy_listeners"),
+    ("tls_certificate_mode", "letsencrypt", "self_signed, provided, acme"),
     # What a controller can hold
     ("pts_server_path", "/ptsWebSocket", "no leading slash"),
     ("pts_server_path", "p" * 41, "at most 40 ASCII characters"),
@@ -98,6 +104,57 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("nginx_proxy_idle_timeout_seconds", 30, "controllers would see 1006"),
 ]
 
+#: Mistakes that show only where a listener speaks TLS: (further variables, what must be said).
+TLS_MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"tls_certificate_names": []}, "host names like pts.example.com"),
+    ({"tls_certificate_names": ["pts.example.com:443"]}, "without ports or wss://"),
+    ({"tls_certificate_days": 30}, "tls_certificate_renew_days from 1 to less than that"),
+    ({"tls_certificate_days": 36500}, "from 2 to 7300"),
+    ({"tls_certificate_ca_directory": "tls"}, "the absolute path of a directory"),
+    ({"tls_certificate_ca_directory": str(ROOT / "roles" / "tls")}, "outside this checkout"),
+    ({"tls_certificate_mode": "acme", "tls_certificate_names": ["203.0.113.7"]}, "host names only"),
+    (
+        {
+            "tls_certificate_mode": "acme",
+            "tls_certificate_names": ["pts.example.com"],
+            "nginx_proxy_listeners": [{"port": 443, "tls": True}],
+        },
+        "needs {port: 80} without tls",
+    ),
+    (
+        {
+            "tls_certificate_mode": "acme",
+            "tls_certificate_names": ["pts.example.com"],
+            "tls_certificate_acme_server": "pebble:14000/dir",
+        },
+        "the https:// address of the server's directory",
+    ),
+    ({"tls_certificate_mode": "provided"}, "rsa is required"),
+    (
+        {
+            "tls_certificate_mode": "provided",
+            "tls_certificate_provided": {"rsa": {"certificate": "/no/such.pem"}},
+        },
+        "{certificate: PATH, key: PATH}",
+    ),
+    (
+        {
+            "tls_certificate_mode": "provided",
+            "tls_certificate_provided": {"rsa": {"certificate": "/no/such.pem", "key": "/no/k"}},
+        },
+        "the rsa certificate /no/such.pem cannot be read",
+    ),
+    (
+        {
+            "tls_certificate_mode": "acme",
+            "tls_certificate_names": ["pts.example.com"],
+            "tls_certificate_ca": "/no/such.pem",
+        },
+        "There is no file /no/such.pem on this computer",
+    ),
+]
+TLS_LISTENERS = [{"port": 80}, {"port": 443, "tls": True}]
+
 
 @pytest.fixture(scope="module")
 def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -105,6 +162,10 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     directory = tmp_path_factory.mktemp("refusals")
     hosts: dict[str, dict[str, Any]] = {
         f"mistake-{number}": {name: value} for number, (name, value, _) in enumerate(MISTAKES)
+    }
+    hosts |= {
+        f"tls-mistake-{number}": {"nginx_proxy_listeners": TLS_LISTENERS} | variables
+        for number, (variables, _) in enumerate(TLS_MISTAKES)
     }
     hosts |= {name: dict(variables) for name, variables in HEALTHY.items()}
     for variables in hosts.values():
@@ -167,4 +228,19 @@ def test_the_mistake_is_refused_by_name(
     message = failures[f"mistake-{number}"]
     assert "cannot be reached" not in message
     assert name in message
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        pytest.param(number, says, id=json.dumps(list(variables.values())[-1])[:50])
+        for number, (variables, says) in enumerate(TLS_MISTAKES)
+    ],
+)
+def test_the_mistake_with_certificates_is_refused(
+    failures: dict[str, str], number: int, says: str
+) -> None:
+    message = failures[f"tls-mistake-{number}"]
+    assert "cannot be reached" not in message
     assert says in message
