@@ -109,7 +109,8 @@ def _storm(case: Case) -> Match | None:
 
 def _reboot_loop(case: Case) -> Match | None:
     for controller, own in by_controller(current(case)).items():
-        last = _newest_run(own)
+        # Lines that only nginx has tell nothing of what was uploaded.
+        last = _newest_run([link for link in own if link.code])
         if len(last) < REBOOTS or len({link.peer for link in last}) > 1:
             continue
         if len({link.firmware for link in last if link.firmware}) > 1:
@@ -135,9 +136,13 @@ def _newest_run(own: Sequence[Link]) -> list[Link]:
     """The newest links in a row that start with a configuration and end by vanishing."""
     run: list[Link] = []
     for link in reversed(own):
+        replaced = link.close_sent is not None and "replaced" in link.close_sent[1]
         vanished = link.close_rcvd is None and (
-            link.code in ("replaced", "ping-timeout", "lost-rst", "lost-timeout")
+            replaced
+            or link.code in ("ping-timeout", "lost-rst", "lost-timeout")
             or link.transport in ("rst", "timeout")
+            # nginx makes a FIN of whatever broke on its other side.
+            or (link.lost and link.proxied)
         )
         if not (link.types.get("UploadConfiguration") and vanished):
             break

@@ -228,8 +228,9 @@ class Reach:
     def known_peers(self) -> set[str]:
         """Addresses known to be sites: asked for, or on record with a controller's id."""
         told = {piece.facts["peer"] for piece in self.case.all("net.route_to")}
-        records = self.case.fact("service.records", "links") or ()
-        told |= {str(one["peer"]) for one in records if one.get("peer") and _is_site(one)}
+        for kind in ("links", "attempts"):
+            records = self.case.fact("service.records", kind) or ()
+            told |= {str(one["peer"]) for one in records if one.get("peer") and _is_site(one)}
         lines = self.case.fact("nginx.access", "lines") or ()
         told |= {str(one["client"]) for one in lines if one.get("client") and _is_site(one)}
         return {peer for peer in told if not _loopback(peer)}

@@ -1,0 +1,237 @@
+"""Causes of the outer layers, the host and the controller: named where they are, silent elsewhere.
+
+``captures/cases`` holds what the doctor really saw when each cause was injected on a machine
+(tests/machines/faults); the rest is evidence by hand for what a lab cannot inject.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptslink.doctor.causes import CAUSES
+from ptslink.doctor.evidence import Case, Evidence, Status
+from ptslink.doctor.verdict import judge
+from unit.doctor.outer_cases import (
+    NOW,
+    SITE,
+    changed,
+    connect,
+    firewall,
+    healthy,
+    listener,
+    piece,
+    unit,
+)
+
+CASES = sorted((Path(__file__).parent / "captures" / "cases").glob("*.json"))
+
+
+def named(case: Case) -> list[str]:
+    return [finding.id for finding in judge(case, CAUSES).findings]
+
+
+def test_a_healthy_link_has_no_finding() -> None:
+    assert named(Case("ws://10.77.1.10/ptsWebSocket", healthy())) == []
+
+
+def test_there_are_captured_cases() -> None:
+    assert len(CASES) >= 30
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_a_captured_fault_is_named_first(path: Path) -> None:
+    data = json.loads(path.read_text())
+    evidence = [Evidence.from_json(one) for one in data["evidence"]]
+    expected = [] if data["healthy"] else [data["id"]]
+    assert named(Case(data["url"], evidence))[:1] == expected
+
+
+def attempt(controller: str, at: float, **facts: Any) -> dict[str, Any]:
+    merged = {
+        "at": at, "controller": controller, "peer": SITE, "code": "accepted", "status": 101,
+        "reason": "", "method": "GET", "path": "/ptsWebSocket", "http": "1.1",
+        "headers": [["Upgrade", "websocket"]], "local_port": 3000,
+    }  # fmt: skip
+    return merged | facts
+
+
+def link(controller: str, at: float, seconds: float, code: str, **facts: Any) -> dict[str, Any]:
+    merged = {
+        "at": at, "controller": controller, "peer": SITE, "code": code, "seconds": seconds,
+        "closed_by": "transport", "close_sent": None, "close_rcvd": None, "transport": "rst",
+        "messages_in": 3, "messages_out": 3, "pings": 1, "pongs": 1, "types": {"UploadStatus": 2},
+    }  # fmt: skip
+    return merged | facts
+
+
+def records(links: list[Any] | None = None, attempts: list[Any] | None = None) -> Evidence:
+    return piece("service.records", links=links or [], attempts=attempts or [], events=[], now=NOW)
+
+
+ID = "00AA00000000000000000001"
+OTHER = "00AA00000000000000000002"
+OOM = {"at": NOW - 60, "process": "ptslink", "unit": "ptslink.service", "line": "Killed process 3"}
+
+# cause, the case it must be named first in
+NAMED: list[tuple[str, Case]] = [
+    (
+        "tcp-conntrack-full",
+        changed(
+            connect("ETIMEDOUT", 5000),
+            piece("net.conntrack", count=262144, max=262144, dropped=9, full_lines=4),
+        ),
+    ),
+    (
+        "host-oom-kill",
+        changed(unit(result="oom-kill", active="failed", sub="failed"), unit("nginx.service")),
+    ),
+    ("host-oom-kill", changed(piece("host.oom", kills=[OOM]), unit(restarts=1))),
+    (
+        "host-cpu-starved",
+        changed(piece("host.cpu", cpus=1, load=[9.0, 9.0, 9.0], some10=20.0, steal=0.0,
+                      throttled={"ptslink.service": 0.9})),
+    ),
+    (
+        "host-clock-wrong",
+        changed(piece("host.clock", now=NOW, synchronized=False, newest_seen=NOW + 86400)),
+    ),
+    (
+        "host-clock-wrong",
+        changed(
+            piece("host.clock", now=NOW, synchronized=False, newest_seen=NOW - 5),
+            piece("http.get", "site", status=426, date_offset_s=7200.0),
+        ),
+    ),
+    ("dev-ws-disabled", changed(piece("controller.config", controller=ID, websockets=False))),
+    (
+        "dev-ip-vs-domain",
+        changed(
+            piece("controller.config", controller=ID, ip_address="192.0.2.1", domain_name="a.b")
+        ),
+    ),
+    (
+        "dev-reboot-loop",
+        changed(
+            records(
+                [
+                    link(ID, NOW - 100 + 20 * n, 19.0, "replaced", closed_by="server",
+                         types={"UploadConfiguration": 1, "UploadStatus": 9})
+                    for n in range(4)
+                ]
+            )
+        ),
+    ),
+    (
+        "l3-device-offline",
+        changed(
+            piece("route.links", "site", Status.FAILED, interfaces=[{"name": "e", "up": False}]),
+            connect("ENETUNREACH", 0.1),
+        ),
+    ),
+    (
+        "fw-fail2ban-ban",
+        changed(
+            connect("ECONNREFUSED", 0.3),
+            piece("net.bans", jails={"nginx-limit-req": [SITE]}, rules=[SITE]),
+            piece("net.watch", seconds=3.0, ports=[80], syn_in={SITE: {"80": 3}}, syn_ack_out={},
+                  rst_out={}, rst_in={}, icmp_out={SITE: {"3/3": 3}}),
+        ),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("expected", "case"), NAMED)
+def test_a_cause_is_named_first(expected: str, case: Case) -> None:
+    assert named(case)[:1] == [expected]
+
+
+# what must not be named, and the case of its neighbour or of an innocent
+SILENT: list[tuple[str, Case]] = [
+    # Strangers are banned all the time; the site is not among them.
+    ("fw-fail2ban-ban", changed(piece("net.bans", jails={"sshd": ["203.0.113.9"]}, rules=[]))),
+    # A nearly full table that still takes connections.
+    ("tcp-conntrack-full", changed(piece("net.conntrack", count=200000, max=262144, dropped=0))),
+    # A kill of yesterday, or of somebody else's process.
+    ("host-oom-kill", changed(piece("host.oom", kills=[OOM | {"at": NOW - 90000}]))),
+    (
+        "host-oom-kill",
+        changed(piece("host.oom", kills=[OOM | {"process": "backup", "unit": None}])),
+    ),
+    # A busy machine whose link is quick.
+    (
+        "host-cpu-starved",
+        changed(piece("host.cpu", cpus=2, load=[9.0, 9.0, 9.0], some10=90.0, steal=0.0,
+                      throttled={})),
+    ),
+    # One clock is off, and the server's is synchronized: it is the other place's.
+    ("host-clock-wrong", changed(piece("http.get", "site", status=426, date_offset_s=7200.0))),
+    # A container that cannot synchronize is not thereby wrong.
+    ("host-clock-wrong", changed(piece("host.clock", now=NOW, synchronized=False))),
+    # A rule that limits, and nobody refused by it.
+    ("fw-ufw-limit-lockout", changed(firewall(maybe=["ufw-user-input: recent -j ufw-user-limit"]))),
+    # Only listed networks may come in, and the site is one of them: it is connected.
+    ("fw-ufw-drop", changed(firewall("drop"))),
+    # A service restarted once, and running.
+    ("host-crash-loop", changed(unit(restarts=1), unit("nginx.service"))),
+    # A site without IPv6 is well with a name that has both.
+    (
+        "dns-aaaa-only-or-v6-first",
+        changed(
+            piece("dns.resolve", "site", host="a.b", is_address=False,
+                  addresses=["10.77.1.10", "2001:db8::1"], errno=None),
+            connect(),
+            connect("ENETUNREACH", 0.1, address="2001:db8::1", family="ipv6", variation=True),
+        ),
+    ),
+    # Two links lost to a reset, and none in answer to a ping.
+    (
+        "nat-idle-silent",
+        changed(
+            records([link(ID, NOW - 9, 5.0, "lost-rst", last_ping_seconds_before_end=4.0)]),
+            piece("service.config", config={"keepalive": {"ping_interval_seconds": 5}}),
+        ),
+    ),
+    # Attempts a minute apart are no storm.
+    (
+        "dev-reconnect-storm",
+        changed(records(attempts=[attempt(ID, NOW - 60 * n) for n in range(12)])),
+    ),
+    # Two controllers of one station, nobody limited.
+    (
+        "dev-site-shared-nat",
+        changed(records(attempts=[attempt(ID, NOW - 9), attempt(OTHER, NOW - 8)])),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "case"), SILENT)
+def test_a_cause_is_silent_where_it_is_not(wrong: str, case: Case) -> None:
+    assert wrong not in named(case)
+
+
+def test_refused_has_several_causes_told_apart_by_the_server() -> None:
+    refused = connect("ECONNREFUSED", 0.3)
+    others = [listener(22, process="sshd")]
+    down = changed(
+        refused,
+        piece("net.listeners", listeners=others, ports=[]),
+        unit("nginx.service", active="inactive", sub="dead"),
+    )
+    loopback = changed(
+        refused, piece("net.listeners", listeners=[listener(80, "127.0.0.1")], ports=[80])
+    )
+    rejected = changed(refused, firewall("reject", answer="tcp-reset"))
+    assert [named(case)[:1] for case in (down, loopback, rejected)] == [
+        ["tcp-service-down"],
+        ["tcp-bind-loopback"],
+        ["fw-reject-other"],
+    ]
+
+
+def test_the_site_alone_is_not_enough_to_blame_a_firewall() -> None:
+    case = Case("ws://10.77.1.10/", [connect("ETIMEDOUT", 5000)])
+    assert named(case) == ["unlisted-tcp"]
