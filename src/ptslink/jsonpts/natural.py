@@ -25,7 +25,7 @@ _DIGEST_BYTES: Final = 16
 _UNSTABLE_SUFFIXES: Final = ("Uploaded", "Total")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NaturalKey:
     """The identity of a fact.
 
@@ -122,12 +122,65 @@ _KEYS: Final[dict[str, Callable[[_Fields], _Parts]]] = {
 }
 
 
+class _PumpTransaction(msgspec.Struct, gc=False):
+    DateTime: str
+    Transaction: float
+    DateTimeStart: str | None = None
+    Pump: float | None = None
+    Volume: float | None = None
+    TotalVolume: float | None = None
+
+
+class _TankMeasurement(msgspec.Struct, gc=False):
+    """Every measured value: after a clock reset the times repeat, the values do not."""
+
+    DateTime: str
+    Tank: float | None = None
+    FuelGradeId: float | None = None
+    FuelGradeName: str | None = None
+    Status: str | None = None
+    Alarms: list[str] | None = None
+    ProductHeight: float | None = None
+    WaterHeight: float | None = None
+    Temperature: float | None = None
+    ProductVolume: float | None = None
+    WaterVolume: float | None = None
+    ProductUllage: float | None = None
+    ProductTCVolume: float | None = None
+    ProductDensity: float | None = None
+    ProductMass: float | None = None
+    TankFillingPercentage: float | None = None
+
+
+#: The two Types that make up nearly all traffic have their members read as what they are, several
+#: times as fast as the general way. Not strict: a number sent as text is that number.
+_TYPED: Final[dict[str, msgspec.json.Decoder[_PumpTransaction | _TankMeasurement]]] = {
+    "UploadPumpTransaction": msgspec.json.Decoder(_PumpTransaction, strict=False),
+    "UploadTankMeasurement": msgspec.json.Decoder(_TankMeasurement, strict=False),
+}
+_encode = msgspec.json.Encoder().encode
+
+
 def natural_key(packet: Packet) -> NaturalKey:
     """The natural key of an upload packet of any Type, known or not.
 
     Where a member without which the key would say nothing is absent, the whole content joins the
     key: then only an exact repetition is taken for a copy.
     """
+    typed = _TYPED.get(packet.type)
+    if typed is not None:
+        try:
+            fields = typed.decode(packet.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return _general_key(packet)
+        local = local_seconds(fields.DateTime)
+        if local is not None:
+            digest = _digest(packet.type, [_encode(fields)])
+            return NaturalKey(fields.DateTime, local, digest)
+    return _general_key(packet)
+
+
+def _general_key(packet: Packet) -> NaturalKey:
     data = packet.data
     if packet.type == "UploadConfiguration" and packet.configuration:
         return NaturalKey("", None, _digest(packet.type, [_canonical_bytes(packet.configuration)]))

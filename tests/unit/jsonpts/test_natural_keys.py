@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ptslink.jsonpts import moment
@@ -165,6 +165,58 @@ def test_any_members_of_any_type_have_a_stable_key(type_: str, data: dict[str, A
     shuffled = dict(sorted(data.items(), reverse=True))
     assert key(type_, data) == key(type_, shuffled)
     assert len(key(type_, data)) == 16
+
+
+_numbers = st.integers(0, 65_535) | st.floats(0, 1e7).map(lambda value: round(value, 3))
+_measured = st.fixed_dictionaries(
+    {"DateTime": st.sampled_from(["2026-03-01T10:01:00", "2000-01-01T00:00:02"])},
+    optional=dict.fromkeys(
+        (
+            "Tank",
+            "ProductHeight",
+            "WaterHeight",
+            "Temperature",
+            "ProductVolume",
+            "WaterVolume",
+            "ProductUllage",
+            "ProductTCVolume",
+            "ProductDensity",
+            "ProductMass",
+            "TankFillingPercentage",
+            "FuelGradeId",
+        ),
+        _numbers,
+    )
+    | {"Alarms": st.lists(st.sampled_from(["CriticalHighProduct", "TankLeakage"]), max_size=2)}
+    | {"Status": st.sampled_from(["OK", "Error"]), "FuelGradeName": st.text(max_size=10)},
+)
+
+
+@given(_measured, _measured)
+@example(TANK, {**TANK, "Temperature": 9.2})
+def test_measurements_have_one_key_exactly_if_they_say_the_same(one: Any, other: Any) -> None:
+    same = key("UploadTankMeasurement", one) == key("UploadTankMeasurement", other)
+    assert same == (one == other)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"Pump": True},
+        {"Pump": "one"},
+        {"Transaction": None},
+        {"DateTime": ""},
+        {"DateTime": "yesterday"},
+        {"DateTime": 5},
+        {"Volume": [1]},
+        {"Volume": "10,5"},
+    ],
+)
+def test_a_sale_of_an_odd_shape_has_a_key_of_its_own(odd: dict[str, Any]) -> None:
+    sale = {**SALE, **odd}
+    assert key("UploadPumpTransaction", sale) == key("UploadPumpTransaction", dict(sale))
+    assert key("UploadPumpTransaction", sale) != key("UploadPumpTransaction", SALE)
+    assert key("UploadPumpTransaction", sale) != key("UploadPumpTransaction", {**sale, "Pump": 7})
 
 
 @given(_types, st.binary(max_size=60))
