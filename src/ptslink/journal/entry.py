@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 from ptslink.jsonpts.envelope import Packet
 
@@ -60,6 +61,20 @@ class Status:
     offset_minutes: int | None = None
 
 
+@dataclass(slots=True)
+class Clock:
+    """What is known of a controller's clock. Once entries refer to it, the journal's thread alone
+    changes it, in the order the messages came.
+
+    Attributes:
+        offset_minutes: the UTCOffset it told last, or None.
+        zone: the zone configured for the site, or None.
+    """
+
+    offset_minutes: int | None = None
+    zone: ZoneInfo | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """One received message.
@@ -74,7 +89,9 @@ class Entry:
         status: the last UploadStatus in it, if any.
         notes: names of repairs and oddities.
         settled: called on the event loop once the entry is durable or has failed.
-        packets: the decoded packets, for whoever answers them; the journal does not look.
+        packets: the decoded packets.
+        clock: of its controller, as long as facts and status are still to be derived from the
+            packets; None once they are.
         stored: the outcome, valid once settled.
     """
 
@@ -88,6 +105,7 @@ class Entry:
     notes: tuple[str, ...] = ()
     settled: Callable[[Entry], None] | None = None
     packets: list[Packet] = field(default_factory=list)
+    clock: Clock | None = None
     stored: bool = False
 
     @property

@@ -28,8 +28,8 @@ CREATE TABLE messages (
     notes TEXT,
     raw BLOB NOT NULL
 );
--- One row a fact. natural_key is controller, type, local time and digest, in that order, so that
--- the new keys of a controller land side by side in the index instead of all over it.
+-- One row a fact. natural_key is local time, controller, type and digest, in that order, so that
+-- the new keys of all controllers land side by side in the index instead of all over it.
 CREATE TABLE records (
     id INTEGER PRIMARY KEY,
     message INTEGER NOT NULL,

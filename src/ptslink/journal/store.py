@@ -51,6 +51,7 @@ class Store:
     def __init__(self, path: Path, *, status_history_seconds: int = 300) -> None:
         self.path = path
         self._sample_ms = status_history_seconds * 1000
+        self._expect_copies = False
         self._connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=5.0
         )
@@ -111,6 +112,20 @@ class Store:
             sqlite3.Error: nothing of it was kept (disk full, I/O error, file locked for long).
             JournalGone: the file is no longer at its path.
         """
+        if not self._expect_copies:
+            try:
+                return self._write(entries, evidence, look_up=False)
+            except sqlite3.IntegrityError:
+                # There are copies among them: once more, and look each key up.
+                self._expect_copies = True
+        duplicates = self._write(entries, evidence, look_up=True)
+        # Copies come in rows: a replay, or a controller that missed its confirmations.
+        self._expect_copies = duplicates > 0
+        return duplicates
+
+    def _write(
+        self, entries: Sequence[Entry], evidence: Sequence[Evidence], *, look_up: bool
+    ) -> int:
         self._require_file()
         execute = self._connection.execute
         marks = (self._next_message, self._next_record)
@@ -119,7 +134,9 @@ class Store:
         sampled: dict[int, int] = {}
         execute("BEGIN IMMEDIATE")
         try:
-            duplicates = self._write_entries(entries, new_controllers, new_types, sampled)
+            duplicates = self._write_entries(
+                entries, new_controllers, new_types, sampled, look_up=look_up
+            )
             if evidence:
                 self._insert(_EVIDENCE, [_evidence_row(item) for item in evidence])
             execute("COMMIT")
@@ -185,6 +202,8 @@ class Store:
         new_controllers: list[str],
         new_types: list[str],
         sampled: dict[int, int],
+        *,
+        look_up: bool,
     ) -> int:
         keyed: list[tuple[Entry, list[tuple[Fact, bytes]]]] = []
         latest: dict[int, Row] = {}
@@ -213,7 +232,9 @@ class Store:
                     history.append(row)
                 if status.offset_minutes is not None:
                     offsets[controller] = status.offset_minutes
-        known = self._known([key for _, keys in keyed for _, key in keys])
+        # Nearly every batch is all new, and to look for copies costs as much as to insert: without
+        # a look, the unique index finds them.
+        known = self._known([key for _, keys in keyed for _, key in keys]) if look_up else {}
         messages: list[Row] = []
         records: list[Row] = []
         variants: list[Row] = []
@@ -342,9 +363,9 @@ def content_of(raw: bytes, index: int) -> bytes:
 def _natural_key(controller: int, type_: int, fact: Fact) -> bytes:
     moment = fact.local if fact.local is not None and fact.local > 0 else 0
     return (
-        controller.to_bytes(4, "big")
+        moment.to_bytes(5, "big")
+        + controller.to_bytes(4, "big")
         + type_.to_bytes(2, "big")
-        + moment.to_bytes(5, "big")
         + fact.digest
     )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from ptslink.journal.entry import Entry, Evidence, Health
+from ptslink.journal.filing import derive, file_unreadable
 from ptslink.journal.schema import ForeignDatabase
 from ptslink.journal.store import JournalGone, Store
 
@@ -146,6 +147,8 @@ class JournalWriter:
             running = self._gather(entries, evidence)
             while entries:
                 batch, entries = entries[:MAX_BATCH], entries[MAX_BATCH:]
+                for entry in batch:
+                    self._complete(entry)
                 stored = self._commit(batch, evidence)
                 self._tell(self._settle, batch, stored)
             if evidence:
@@ -184,6 +187,14 @@ class JournalWriter:
                 due = time.monotonic() + EVIDENCE_WAIT
             if not entries and time.monotonic() >= due:
                 return True
+
+    def _complete(self, entry: Entry) -> None:
+        try:
+            derive(entry)
+        except Exception as error:
+            # Whatever trips over it: the bytes are money, and the others must not suffer.
+            file_unreadable(entry)
+            self._tell(self._report, "a message could not be taken apart", error)
 
     def _commit(self, entries: list[Entry], evidence: list[Evidence]) -> list[bool]:
         """Commit a batch; returns whether each entry is durable. Empties the evidence if it is."""
@@ -283,14 +294,15 @@ class JournalWriter:
 
     def _tell_owner(self, entry: Entry) -> None:
         """Settle one entry; a fault in its owner must not cost the others their confirmation."""
-        assert self._loop is not None
         assert entry.settled is not None
         try:
             entry.settled(entry)
         except Exception as error:
-            self._loop.call_exception_handler(
-                {"message": "an entry's owner failed when it was settled", "exception": error}
-            )
+            self._report("an entry's owner failed when it was settled", error)
+
+    def _report(self, what: str, error: Exception) -> None:
+        assert self._loop is not None
+        self._loop.call_exception_handler({"message": what, "exception": error})
 
     def _changed(self) -> None:
         if self.on_health is not None:

@@ -15,7 +15,8 @@ from ptslink.handshake.head import Head, HeadError
 from ptslink.handshake.identity import identify
 from ptslink.handshake.judge import Rules, asks_to_upgrade, judge, refuse_identity
 from ptslink.handshake.path import link_path
-from ptslink.journal.entry import Entry, Journal
+from ptslink.journal.entry import Clock, Entry, Journal
+from ptslink.journal.filing import OTHER_CONTROLLER
 from ptslink.journal.logfiles import LogFiles, PacketLine
 from ptslink.jsonpts.confirmation import is_upload
 from ptslink.server import upload
@@ -23,7 +24,6 @@ from ptslink.server.admission import Admission
 from ptslink.server.config import Config
 from ptslink.server.downlink import Downlink
 from ptslink.server.evidence import EvidenceLog, ending_code
-from ptslink.server.filing import OTHER_CONTROLLER, Clock
 from ptslink.server.registry import Registry, Session
 from ptslink.server.seam import Answer, Caller, Ending, Peer
 from ptslink.server.uplink import Uplink

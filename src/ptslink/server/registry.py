@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ptslink.handshake.identity import Identity
-from ptslink.server.filing import Clock
+from ptslink.journal.entry import Clock
 from ptslink.server.seam import Peer
 
 

@@ -6,8 +6,8 @@ import time
 from typing import Final
 
 from ptslink.journal.entry import Entry, Journal, Transport
+from ptslink.journal.filing import file
 from ptslink.jsonpts.confirmation import answers
-from ptslink.server.filing import file
 from ptslink.server.registry import Session
 
 #: Messages and bytes of one link that may await their commit before reading pauses.

@@ -11,10 +11,10 @@ from ptslink.handshake.answer import document
 from ptslink.handshake.head import Head
 from ptslink.handshake.identity import Identity
 from ptslink.handshake.judge import Rules
-from ptslink.journal.entry import Entry, Journal, Transport
+from ptslink.journal.entry import Clock, Entry, Journal, Transport
+from ptslink.journal.filing import file
 from ptslink.jsonpts.confirmation import confirm, expects_answer, refuse
 from ptslink.jsonpts.envelope import decode
-from ptslink.server.filing import Clock, file
 from ptslink.server.seam import Answer, Peer
 
 _HEADERS: Final = (("Content-Type", "application/json; charset=utf-8"),)

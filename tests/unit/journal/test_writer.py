@@ -8,9 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ptslink.journal.entry import Entry, Evidence, Fact, Transport
+import pytest
+
+from ptslink.journal.entry import Clock, Entry, Evidence, Fact, Transport
+from ptslink.journal.filing import file
 from ptslink.journal.store import Store
 from ptslink.journal.writer import JournalWriter
+from ptslink.jsonpts.envelope import Packet
+from ptslink.jsonpts.natural import NaturalKey, natural_key
 
 
 def entry(number: int, settled: list[Entry], raw: Any = b"x") -> Entry:
@@ -76,6 +81,49 @@ async def test_closing_settles_what_was_appended(tmp_path: Path) -> None:
     assert len(settled) == 5000
     with sqlite3.connect(tmp_path / "j.db") as connection:
         assert connection.execute("SELECT count(*) FROM records").fetchone() == (5000,)
+
+
+async def test_a_message_that_cannot_be_taken_apart_is_kept_as_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(packet: Packet) -> NaturalKey:
+        if packet.type == "UploadX":
+            raise RuntimeError("a fault of ours")
+        return natural_key(packet)
+
+    monkeypatch.setattr("ptslink.journal.filing.natural_key", broken)
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(str(context["exception"]))
+    )
+    writer = JournalWriter(lambda: Store(tmp_path / "j.db"))
+    writer.start()
+    settled: list[Entry] = []
+    payloads = [
+        b'{"Packets":[{"Id":1,"Type":"UploadX","Data":{}}]}',
+        b'{"Packets":[{"Id":2,"Type":"UploadY","Data":{}}]}',
+    ]
+    for payload in payloads:
+        writer.append(
+            file(
+                payload,
+                controller="AB",
+                clock=Clock(),
+                received=1,
+                transport=Transport.WEBSOCKET,
+                link=1,
+                settled=settled.append,
+            )
+        )
+    await writer.settled()
+    await writer.close()
+    assert [item.stored for item in settled] == [True, True]
+    assert reported == ["a fault of ours"]
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        kept = connection.execute("SELECT raw FROM messages ORDER BY id").fetchall()
+        types = connection.execute("SELECT name FROM types ORDER BY id").fetchall()
+    assert kept == [(payload,) for payload in payloads]
+    assert types == [("Unreadable",), ("UploadY",)]
 
 
 async def test_evidence_waits_out_a_failure_in_memory(tmp_path: Path) -> None:

@@ -1,19 +1,22 @@
-"""From a received message to the entry that is filed: pure, given the time and the controller."""
+"""From a received message to what is filed of it: pure, given the time and the controller.
+
+In two steps, because they run in two threads. `file` decodes a message, as far as is needed to
+answer it, on the event loop; `derive` finds the facts in it, with their natural keys and times, in
+the journal's own thread just before they are written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 
 from ptslink.handshake.identity import controller_id
-from ptslink.journal.entry import Entry, Fact, Flag, Status, Transport
+from ptslink.journal.entry import Clock, Entry, Fact, Flag, Status, Transport
 from ptslink.jsonpts import moment, repair
 from ptslink.jsonpts.confirmation import is_upload
-from ptslink.jsonpts.envelope import Message, Packet, decode
+from ptslink.jsonpts.envelope import Packet, decode
 from ptslink.jsonpts.natural import natural_key
 
 #: Type under which a message is filed that nothing could be made of.
@@ -35,19 +38,6 @@ class _StatusFields(msgspec.Struct, gc=False):
 _status_fields = msgspec.json.Decoder(_StatusFields)
 
 
-@dataclass(slots=True)
-class Clock:
-    """What is known of a controller's clock.
-
-    Attributes:
-        offset_minutes: the UTCOffset it told last, or None.
-        zone: the zone configured for the site, or None.
-    """
-
-    offset_minutes: int | None = None
-    zone: ZoneInfo | None = None
-
-
 def file(
     payload: bytes,
     *,
@@ -58,32 +48,46 @@ def file(
     link: int,
     settled: Callable[[Entry], None],
 ) -> Entry:
-    """Decode a message and make the entry that keeps it.
+    """Decode a message and make the entry that keeps it; `derive` completes it.
 
     Args:
         payload: the message as received.
         controller: id from the handshake, "" when it gave none; then the body's is used.
-        clock: of this controller; its offset is updated from UploadStatus.
+        clock: of this controller.
         received: milliseconds since 1970 UTC.
         settled: see `Entry.settled`.
     """
     message = decode(payload)
     notes = message.notes
-    named = controller_id(message.controller) or ""
-    if named and controller and named != controller:
-        notes = (*notes, OTHER_CONTROLLER)
-    entry = Entry(
-        controller or named, received, transport, link, payload, notes=notes, settled=settled
+    named = message.controller
+    if named != controller:
+        named = controller_id(named) or ""
+        if named and controller and named != controller:
+            notes = (*notes, OTHER_CONTROLLER)
+    return Entry(
+        controller or named,
+        received,
+        transport,
+        link,
+        payload,
+        notes=notes,
+        settled=settled,
+        packets=message.packets,
+        clock=clock,
     )
-    entry.packets = message.packets
-    _add_facts(entry, message, clock)
-    return entry
 
 
-def _add_facts(entry: Entry, message: Message, clock: Clock) -> None:
-    doubts = _doubts(message)
+def derive(entry: Entry) -> None:
+    """Find the facts and the status in an entry from `file`; one that is complete stays as it is.
+
+    The controller's clock is updated by an UploadStatus, for the facts after it.
+    """
+    clock, entry.clock = entry.clock, None
+    if clock is None:
+        return
+    doubts = _doubts(entry.notes) if entry.notes else 0
     now = entry.received // 1000
-    for index, packet in enumerate(message.packets):
+    for index, packet in enumerate(entry.packets):
         if packet.type == "UploadStatus" and packet.data:
             offset = _offset(packet.data)
             if offset is not None:
@@ -91,10 +95,14 @@ def _add_facts(entry: Entry, message: Message, clock: Clock) -> None:
             entry.status = Status(packet.data, offset)
         elif is_upload(packet.type):
             entry.facts.append(_fact(index, packet, clock, now, doubts))
-    if not message.packets or all(not packet.type for packet in message.packets):
-        # Filed once, however often it is sent again.
-        key = natural_key(Packet(b"", UNREADABLE_TYPE, entry.raw))
-        entry.facts.append(Fact(0, UNREADABLE_TYPE, key.digest, flags=doubts | Flag.NO_TIME))
+    if not any(packet.type for packet in entry.packets):
+        file_unreadable(entry, doubts)
+
+
+def file_unreadable(entry: Entry, doubts: int = 0) -> None:
+    """File a message by its bytes alone: once, however often it is sent again."""
+    key = natural_key(Packet(b"", UNREADABLE_TYPE, entry.raw))
+    entry.facts = [Fact(0, UNREADABLE_TYPE, key.digest, flags=doubts | Flag.NO_TIME)]
 
 
 def _fact(index: int, packet: Packet, clock: Clock, now: int, doubts: int) -> Fact:
@@ -113,10 +121,10 @@ def _fact(index: int, packet: Packet, clock: Clock, now: int, doubts: int) -> Fa
     return Fact(index, packet.type, key.digest, key.local_time, key.local, utc, flags)
 
 
-def _doubts(message: Message) -> int:
-    if repair.FISHED in message.notes:
+def _doubts(notes: Iterable[str]) -> int:
+    if repair.FISHED in notes:
         return Flag.FISHED
-    return Flag.REPAIRED if any(note in _REPAIRS for note in message.notes) else 0
+    return Flag.REPAIRED if any(note in _REPAIRS for note in notes) else 0
 
 
 _REPAIRS: Final = frozenset(
