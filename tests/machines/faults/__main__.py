@@ -48,7 +48,8 @@ def verdict_of(bench: Bench, fault: Fault) -> tuple[Verdict, float, list[dict[st
 def run_one(bench: Bench, fault: Fault, keep: Path | None) -> dict[str, Any]:
     """One row: its result, ready to be written."""
     layer = next((cause.layer.value for cause in CAUSES if cause.id == fault.id), None)
-    result: dict[str, Any] = {"id": fault.id, "variant": fault.variant, "layer": layer}
+    result: dict[str, Any] = {"id": fault.id, "variant": fault.variant, "layer": layer,
+                              "twin": fault.healthy}  # fmt: skip
     bench.wash()
     try:
         bench.run(fault.inject)

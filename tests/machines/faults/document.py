@@ -23,10 +23,11 @@ find the link healthy again. "Named" is its first finding.
 
 
 def document(results: Sequence[Mapping[str, Any]], left_out: Sequence[NotInjected]) -> str:
-    """The page. The newest result of each row counts."""
+    """The page. The newest result of each row counts: give it the file of one whole run."""
     newest = {(one["id"], one["variant"]): one for one in results}
     rows = sorted(newest.values(), key=lambda one: (_rank(one["id"]), one["variant"]))
-    injected = [one for one in rows if one["layer"] is not None]
+    injected = [one for one in rows if one["layer"] is not None and not one.get("twin")]
+    twins = [one for one in rows if one.get("twin")]
     causes = {one["id"] for one in injected}
     named = [one for one in injected if one["right"]]
     seconds = [one["seconds"] for one in injected if "seconds" in one]
@@ -36,13 +37,18 @@ def document(results: Sequence[Mapping[str, Any]], left_out: Sequence[NotInjecte
         f"right in layer: {sum(bool(one['layer_right']) for one in injected)}.",
         f"- Healthy again after being undone: "
         f"{sum(bool(one.get('healthy_after')) for one in injected)} of {len(injected)}.",
+        f"- Healthy twins in which it stayed silent: {sum(bool(one['right']) for one in twins)} of "
+        f"{len(twins)}."
+        if twins
+        else "",
         f"- Median time to a verdict: {statistics.median(seconds):.1f} s." if seconds else "",
         "",
         "| Layer | Cause | Injected as | Named | Seconds | Healthy after |",
         "|---|---|---|---|---|---|",
     ]
     for one in rows:
-        named_as = "yes" if one["right"] else f"no: {one['named'] or one.get('error', 'nothing')}"
+        good = "silent, as it should" if one.get("twin") else "yes"
+        named_as = good if one["right"] else f"no: {one['named'] or one.get('error', 'nothing')}"
         lines.append(
             f"| {one['layer'] or ''} | `{one['id']}` | {one['variant']} | {named_as} "
             f"| {one.get('seconds', '')} | {'yes' if one.get('healthy_after') else 'no'} |"

@@ -1,6 +1,6 @@
 """Causes of the outer layers, the host and the controller: named where they are, silent elsewhere.
 
-``captures/cases`` holds what the doctor really saw when each cause was injected on a machine
+``injected`` holds what the doctor really saw when each cause was injected on a machine
 (tests/machines/faults); the rest is evidence by hand for what a lab cannot inject.
 """
 
@@ -27,7 +27,7 @@ from unit.doctor.outer_cases import (
     unit,
 )
 
-CASES = sorted((Path(__file__).parent / "captures" / "cases").glob("*.json"))
+CASES = sorted((Path(__file__).parent / "injected").glob("*.json"))
 
 
 def named(case: Case) -> list[str]:
