@@ -31,7 +31,8 @@ KEY_OPTIONS = {
     "rsa": ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
     "ecdsa": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
 }
-GENERATIONS_KEPT = 3
+#: More than there are records of good runs, each of which may want its own back.
+GENERATIONS_KEPT = 12
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 DAY_SECONDS = 86400
 

@@ -314,14 +314,14 @@ def test_the_former_generation_can_be_put_back(store: Any, live_module: Any, pai
     assert store.name() == before
 
 
-def test_three_generations_stay_the_one_in_force_among_them(store: Any, pairs: Any) -> None:
-    small = {kind: certify(kind, kind="ecdsa", names=NAMES) for kind in ("ecdsa",)}
-    first = pairs(**small)
-    store.install(first)
+def test_generations_are_forgotten_but_never_the_one_in_force(
+    store: Any, store_module: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "GENERATIONS_KEPT", 2)
     for _ in range(4):
         store.install(pairs(ecdsa=certify("x", kind="ecdsa", names=NAMES)))
     kept = [path.name for path in (store.directory / "generations").iterdir()]
-    assert len(kept) == 3
+    assert len(kept) == 2
     assert store.name() in kept
 
 
