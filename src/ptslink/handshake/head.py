@@ -8,7 +8,7 @@ known to get wrong is reported in `Head.flaws` for the judge to weigh, not refus
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 #: Flaw: at least one line ended in LF alone (RFC 9112 section 2.2 lets a server accept it).
@@ -67,23 +67,29 @@ class Head:
     version: str
     fields: tuple[tuple[str, str], ...]
     flaws: tuple[str, ...] = ()
+    _values: dict[str, list[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # A judge asks for some thirty fields by name; their names are lowered once.
+        values: dict[str, list[str]] = {}
+        for name, value in self.fields:
+            values.setdefault(name.lower(), []).append(value)
+        object.__setattr__(self, "_values", values)
 
     def get(self, name: str) -> str | None:
-        """The first value of the field, its name matched without regard to case, or None."""
-        for key, value in self.fields:
-            if key.lower() == name:
-                return value
-        return None
+        """The first value of the field (lower-case name), or None."""
+        values = self._values.get(name)
+        return values[0] if values else None
 
     def all(self, name: str) -> list[str]:
         """Every value of the field (lower-case name), in order."""
-        return [value for key, value in self.fields if key.lower() == name]
+        return list(self._values.get(name, ()))
 
     def tokens(self, name: str) -> list[str]:
         """The field's comma separated list as lower-case tokens, over all its lines."""
         return [
             token
-            for value in self.all(name)
+            for value in self._values.get(name, ())
             for part in value.split(",")
             if (token := part.strip().lower())
         ]

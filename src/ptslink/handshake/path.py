@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 
+@lru_cache(maxsize=128)  # controllers ask for the same few, every time
 def link_path(target: str) -> str:
     """The path of a request target, reduced to what is compared.
 

@@ -68,6 +68,13 @@ def refuse(packet: Packet, code: int = NOT_STORED, text: str = NOT_STORED_TEXT) 
 
 def messages(packets: Iterable[bytes]) -> list[bytes]:
     """Wrap answer packets into as few messages as the controller's buffer allows, in order."""
+    batch = list(packets)
+    if len(batch) == 1:
+        return [_PREFIX + batch[0] + _SUFFIX]
+    return _wrap(batch)
+
+
+def _wrap(packets: Iterable[bytes]) -> list[bytes]:
     wrapped: list[bytes] = []
     batch: list[bytes] = []
     size = 0

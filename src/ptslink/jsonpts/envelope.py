@@ -7,7 +7,7 @@ sent, so that an unknown Type or a field of a surprising shape is recorded like 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -49,6 +49,25 @@ class _Envelope(msgspec.Struct, gc=False):
     Packets: list[_Packet] | UnsetType = UNSET
     PtsId: Raw | UnsetType = UNSET
     Protocol: Raw | UnsetType = UNSET
+
+
+class _PlainPacket(msgspec.Struct, gc=False):
+    """A packet with nothing odd about it; the members typed None must not be there."""
+
+    Id: Raw
+    Type: str
+    Data: Raw
+    Error: None = None
+    ConfigurationId: None = None
+    Configuration: None = None
+
+
+class _PlainEnvelope(msgspec.Struct, gc=False):
+    """A message as controllers really send it, and nothing else."""
+
+    Protocol: Literal["jsonPTS"]
+    Packets: list[_PlainPacket]
+    PtsId: str = ""
 
 
 class _LooseEnvelope(msgspec.Struct, gc=False):
@@ -93,6 +112,7 @@ class Message:
     notes: tuple[str, ...] = ()
 
 
+_plain_envelope = msgspec.json.Decoder(_PlainEnvelope)
 _envelope = msgspec.json.Decoder(_Envelope)
 _loose_envelope = msgspec.json.Decoder(_LooseEnvelope)
 _raw_list = msgspec.json.Decoder(list[Raw])
@@ -106,6 +126,26 @@ def decode(payload: bytes) -> Message:
     Args:
         payload: the message as received, any bytes at all.
     """
+    try:
+        plain = _plain_envelope.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_any(payload)
+    packets = [
+        Packet(_echoable(packet.Id), packet.Type, bytes(packet.Data)) for packet in plain.Packets
+    ]
+    if not 0 < len(packets) <= MAX_PACKETS or not all(map(_is_plain, packets)):
+        return _decode_any(payload)
+    return Message(plain.PtsId, packets)
+
+
+def _is_plain(packet: Packet) -> bool:
+    return (
+        packet.id != b"" and 0 < len(packet.type) <= _MAX_TYPE_CHARACTERS and packet.data != b"null"
+    )
+
+
+def _decode_any(payload: bytes) -> Message:
+    """Decode a message of any shape, noting what is odd about it."""
     try:
         return _message(_envelope.decode(payload), [])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -139,9 +139,6 @@ class App:
         if not session.controller and entry.controller:
             self._adopt(session, entry.controller)
         self._note(session.counts, session.noted, entry, session)
-        for packet in entry.packets:
-            if not is_upload(packet.type) and not packet.type.startswith("Request"):
-                self.downlink.reply(session, packet)
 
     def ended(self, peer: Peer, ending: Ending) -> None:
         session: Session = peer.context
@@ -288,7 +285,8 @@ class App:
     def _note(
         self, counts: dict[str, int], noted: set[str], entry: Entry, session: Session | None
     ) -> None:
-        """Count packets, remember oddities, and leave a line in the per-type logs."""
+        """Count packets, remember oddities, leave a line in the per-type logs, and hand replies to
+        whoever asked."""
         for note in entry.notes:
             if note not in noted:
                 noted.add(note)
@@ -298,13 +296,18 @@ class App:
                     + (" The handshake's id is believed." if note == OTHER_CONTROLLER else ""),
                     controller=entry.controller,
                 )
+        known = self.packets
         for packet in entry.packets:
             type_ = packet.type
-            if type_ not in self.packets and len(self.packets) >= _MAX_TYPES:
+            if type_ not in known and len(known) >= _MAX_TYPES:
                 type_ = "Other"
-            _count(counts, type_)
-            _count(self.packets, type_)
-            if self._logs is None or not is_upload(type_):
+            counts[type_] = counts.get(type_, 0) + 1
+            known[type_] = known.get(type_, 0) + 1
+            if not is_upload(packet.type):
+                if session is not None and not packet.type.startswith("Request"):
+                    self.downlink.reply(session, packet)
+                continue
+            if self._logs is None:
                 continue
             if type_ == "UploadStatus" and session is not None:
                 if 0 <= entry.received - session.status_logged < self._sample_ms:

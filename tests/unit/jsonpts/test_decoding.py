@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ptslink.jsonpts import envelope
 from ptslink.jsonpts.confirmation import answers
 from ptslink.jsonpts.envelope import Packet, decode
 
@@ -211,3 +212,49 @@ def test_a_tag_request_of_an_odd_shape_authorises_nothing(data: bytes) -> None:
 @pytest.mark.parametrize("type_", ["DateTime", "RequestTagBalance", "Ping", "", "Confirmation"])
 def test_what_is_no_upload_gets_no_confirmation(type_: str) -> None:
     assert answers([Packet(b"3", type_, b"{}")], stored=True) == []
+
+
+_member = st.sampled_from(
+    [
+        b'"Id":7',
+        b'"Id":"7"',
+        b'"Id":-0',
+        b'"Id":7.0',
+        b'"Id":null',
+        b'"Id":[1]',
+        b'"Id":"' + b"9" * 80 + b'"',
+        b'"Type":"UploadX"',
+        b'"Type":"UploadPumpTransaction"',
+        b'"Type":""',
+        b'"Type":"' + b"T" * 70 + b'"',
+        b'"Type":null',
+        b'"Type":5',
+        b'"Type":"Upload\\u0058"',
+        b'"Data":{"A":1}',
+        b'"Data":null',
+        b'"Data":[]',
+        b'"Error":true',
+        b'"Error":false',
+        b'"Error":null',
+        b'"ConfigurationId":"1a"',
+        b'"Configuration":[1]',
+        b'"Unknown":{}',
+    ]
+)
+_packet_text = st.lists(_member, max_size=5).map(lambda parts: b"{" + b",".join(parts) + b"}")
+_packets_text = st.lists(
+    _packet_text | st.just(b'{"Id":1,"Type":"UploadX","Data":{}}'), max_size=3
+).map(lambda parts: b'"Packets":[' + b",".join(parts) + b"]")
+_envelope_text = st.tuples(
+    st.sampled_from([b'"Protocol":"jsonPTS"', b'"Protocol":"other"', b'"Protocol":null', b'"X":1']),
+    _packets_text | st.sampled_from([b'"Packets":null', b'"Packets":{}', b'"Packets":[1]']),
+    st.sampled_from([b'"PtsId":"00AB"', b'"PtsId":5', b'"PtsId":null', b'"PtsId":""', b'"Y":2']),
+    st.sampled_from([b"", b"\r\n", b"}", b"x"]),
+).map(lambda parts: b"{" + b",".join(parts[:3]) + b"}" + parts[3])
+
+
+@given(_envelope_text)
+def test_the_short_way_of_plain_messages_decodes_them_as_the_general_way_does(
+    payload: bytes,
+) -> None:
+    assert decode(payload) == envelope._decode_any(payload)

@@ -172,18 +172,9 @@ _measured = st.fixed_dictionaries(
     {"DateTime": st.sampled_from(["2026-03-01T10:01:00", "2000-01-01T00:00:02"])},
     optional=dict.fromkeys(
         (
-            "Tank",
-            "ProductHeight",
-            "WaterHeight",
-            "Temperature",
-            "ProductVolume",
-            "WaterVolume",
-            "ProductUllage",
-            "ProductTCVolume",
-            "ProductDensity",
-            "ProductMass",
-            "TankFillingPercentage",
-            "FuelGradeId",
+            *("Tank", "ProductHeight", "WaterHeight", "Temperature", "ProductVolume"),
+            *("WaterVolume", "ProductUllage", "ProductTCVolume", "ProductDensity"),
+            *("ProductMass", "TankFillingPercentage", "FuelGradeId"),
         ),
         _numbers,
     )
