@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -75,10 +76,15 @@ def apt(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 def last_words(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith(("E:", "dpkg:"))]
-    # What apt cannot satisfy it lists below this heading, before its error.
-    unmet = next((n for n, line in enumerate(lines) if "unmet dependencies" in line), None)
-    reasons = [line.strip() for line in lines[unmet + 1 : unmet + 5]] if unmet is not None else []
+    errors = [
+        line
+        for line in lines
+        if line.startswith(("E:", "dpkg:")) and not line.endswith("additional context:")
+    ]
+    # What apt cannot satisfy it lists below this heading, indented, before its error.
+    unmet = next((n for n, line in enumerate(lines) if "unmet dependencies" in line), len(lines))
+    listed = itertools.takewhile(lambda line: line.startswith(" "), lines[unmet + 1 :])
+    reasons = [line.strip() for line in listed][:4]
     return " | ".join(reasons + errors[-3:] or lines[-3:])
 
 
@@ -139,7 +145,7 @@ class Source:
 
     def files(self, names: Sequence[str]) -> list[str]:
         """The files apt would take to install ``names``."""
-        done = self._run("--quiet=2", "--print-uris", "install", *names)
+        done = self._run("--print-uris", "install", *names)
         return sorted(
             urllib.parse.unquote(Path(match["path"]).name) for match in _FETCH.finditer(done.stdout)
         )
