@@ -77,7 +77,7 @@ def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, tuple[Run, F
     """Every scenario that was asked for, started in order, a few at a time."""
     LOGS.mkdir(parents=True, exist_ok=True)
     asked = [
-        item.callspec.params["scenario"]
+        str(item.callspec.params["scenario"])
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.originalname == "test_scenario_holds"
     ]
