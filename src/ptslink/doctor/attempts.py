@@ -38,6 +38,10 @@ RECENT_SECONDS = 3600.0
 STRANGER_TRIES = 3
 
 
+#: Refusals of ours that a probe, which is no controller, gets from a service that is well.
+_JUDGED = frozenset({"controller-not-allowed", "missing-credentials", "signature-missing"})
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One try to make the link, as far as it was seen."""
@@ -90,6 +94,12 @@ class Attempt:
 
     @property
     def succeeded(self) -> bool:
+        """Whether the link was made, or a probe was told, as it must be, that it is no controller.
+
+        An allow-list or passwords keep a probe out; that it was judged proves the way there.
+        """
+        if self.source in ("site", "control", "local") and self.code in _JUDGED:
+            return True
         return self.status == 101 and self.facts.get("accept_ok") is not False
 
     @property
@@ -196,7 +206,7 @@ def troubles(case: Case) -> list[Trouble]:
 
 
 #: What nginx answers alike to everybody: one who gets through proves that it is over.
-_FOR_ALL = frozenset({301, 302, 303, 307, 308, 404, 426, 444, 500, 502, 504, 505})
+_FOR_ALL = frozenset({301, 302, 303, 307, 308, 404, 444, 500, 502, 504})
 
 
 def _over(failures: Sequence[Attempt], every: Iterable[Attempt]) -> bool:
@@ -213,13 +223,12 @@ def _over(failures: Sequence[Attempt], every: Iterable[Attempt]) -> bool:
             continue
         if attempt.at is not None and attempt.at <= last.at:
             continue
-        if attempt.source not in ("site", "control", "local") and attempt.port != last.port:
-            continue
+        if last.by == "nginx" and last.status in _FOR_ALL and not last.limited:
+            same = last.path is None or attempt.path in (None, last.path)
+            if same and not (attempt.source == "nginx" and attempt.port != last.port):
+                return True
         anonymous = not last.controller or last.controller.startswith(PROBE_ID_PREFIX)
-        nginx = last.source == "nginx" and last.status in _FOR_ALL and not last.limited
-        if nginx and (last.by == "nginx" or anonymous or last.upgrade):
-            return True
-        if anonymous and (attempt.client == last.client or attempt.at is None):
+        if anonymous and attempt.client is not None and attempt.client == last.client:
             return True
     return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machines.faults.bench import WASH
 from machines.faults.fault import Fault, Step, controller, host, server
 
 _TOML = "/etc/ptslink/ptslink.toml"
@@ -36,7 +37,10 @@ def row(misbehaviour: str, *before: Step, undo: tuple[Step, ...] = (), **more: o
     fault = misbehaviour.partition("=")[0]
     wait = host(f"sleep {more.pop('wait', 4)}")
     return Fault(
-        fault, (*before, station(misbehaviour, port=port), wait), undo, vantages=("server",),
+        fault,
+        (*before, station(misbehaviour, port=port), wait),
+        (*undo, WASH),
+        vantages=("server",),
         **more,  # type: ignore[arg-type]
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machines.faults.bench import WASH
 from machines.faults.fault import Fault, NotInjected, Step, controller, host, server
 
 SITE = "/etc/nginx/conf.d/ptslink.conf"
@@ -17,6 +18,7 @@ UNDO = (
         "systemctl reset-failed nginx; systemctl is-active -q nginx && "
         f"{_RELOAD} || systemctl restart nginx"
     ),
+    WASH,
 )
 
 
@@ -95,6 +97,7 @@ FAULTS = (
     Fault("px-restart",
           (controller(STATION + " -n 4 --duration 40", background=True), host("sleep 4"),
            server("systemctl restart nginx"), host("sleep 3")),
+          (WASH,),
           vantages=("server",)),
     Fault("px-not-running-bad-config",
           (edit("s/proxy_buffering off;/proxy_buffering of;/",

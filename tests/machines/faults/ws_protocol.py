@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machines.faults.bench import WASH
 from machines.faults.fault import Fault, NotInjected, Step, host, server
 from machines.faults.http_upgrade import UNDO_CONFIG, station
 
@@ -27,7 +28,7 @@ def row(
     return Fault(
         named,
         (*before, station(misbehaviour, seconds=wait + 8, more=more), host(f"sleep {wait}")),
-        (UNDO_CONFIG,) if before else (),
+        (UNDO_CONFIG, WASH) if before else (WASH,),
         vantages=("server",),
         variant=variant,
     )
@@ -36,7 +37,7 @@ def row(
 FAULTS = (
     row("ws-rsv1-compressed"),
     row("ws-http-after-upgrade", variant="HTTP text"),
-    row("ws-unmasked"),
+    row("ws-unmasked", QUICK, wait=8),
     row("ws-invalid-utf8"),
     row("ws-too-big"),
     row("ws-bad-frame"),

@@ -358,6 +358,8 @@ def _id_unknown(case: Case) -> Match | None:
         case,
         lambda a: (
             bool(a.controller)
+            # A probe is no controller: an allow-list keeps it out of a healthy server as well.
+            and not str(a.controller).startswith(PROBE_ID_PREFIX)
             and (
                 a.code == "controller-not-allowed"
                 or (a.status == 403 and said(a, "allow-list", "unknown id"))

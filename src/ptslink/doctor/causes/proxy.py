@@ -67,7 +67,8 @@ def _upgrade_headers_missing(case: Case) -> Match | None:
             return False
         if a.source == "service":
             return False
-        missing = a.code in ("upgrade-header-missing", "upgrade-required") or a.status == 426
+        named = ("upgrade-header-missing", "upgrade-required")
+        missing = a.code in named or (a.status == 426 and a.code is None)
         return missing or (a.status == 400 and said(a, "missing Upgrade", "missing Connection"))
 
     seen = failing(case, lost)
