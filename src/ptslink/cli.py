@@ -30,10 +30,10 @@ SUBCOMMANDS: Mapping[str, str] = {
 class LazyGroup(click.Group):
     """A click group that imports a subcommand's module when the subcommand is first used."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(SUBCOMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         target = SUBCOMMANDS.get(cmd_name)
         if target is None:
             return None

@@ -33,6 +33,9 @@ class Echo:
             (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)),
         )
 
+    def failed(self, peer: Peer, head: Head, error: Exception) -> Answer:  # noqa: ARG002
+        raise error
+
     def unreadable(self, peer: Caller, error: HeadError, start: bytes) -> Answer | None:  # noqa: ARG002
         return None
 

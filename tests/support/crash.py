@@ -128,7 +128,7 @@ async def crash(
     outcome = Outcome()
     stop = asyncio.Event()
     await target.start()
-    ids = [f"{number:024X}" for number in range(1, controllers + 1)]
+    ids = [f"A{number:023X}" for number in range(1, controllers + 1)]
     tasks = [asyncio.create_task(controller(target, id_, outcome, stop)) for id_ in ids]
     try:
         for _ in range(kills):

@@ -13,6 +13,11 @@ MISSING_ID: Final = "missing-controller-id"
 #: Note: X-Pts-Id is not 1 to 24 hexadecimal digits.
 MALFORMED_ID: Final = "malformed-controller-id"
 
+#: First digits of the ids that link probes call themselves by; no real controller has them.
+PROBE_ID_PREFIX: Final = "0" * 16
+#: Note: the caller is a link probe.
+PROBE: Final = "probe"
+
 _ID = re.compile(r"[0-9A-Fa-f]{1,24}")
 _FIRMWARE = re.compile(r"(\d{2}|\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)")
 _CONFIGURATION = re.compile(r"[0-9A-Fa-f]{1,8}")
@@ -35,6 +40,11 @@ class Identity:
     firmware: str | None = None
     configuration: str | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def probe(self) -> bool:
+        """Whether a link probe calls: 16 zeros and 8 further digits."""
+        return len(self.controller) == 24 and self.controller.startswith(PROBE_ID_PREFIX)
 
 
 def controller_id(text: str) -> str | None:
@@ -62,6 +72,8 @@ def identify(head: Head) -> Identity:
     controller = controller_id(sent) if sent else None
     if controller is None:
         notes = (MALFORMED_ID if sent else MISSING_ID,)
+    elif len(controller) == 24 and controller.startswith(PROBE_ID_PREFIX):
+        notes = (PROBE,)
     return Identity(
         controller=controller or "",
         firmware=firmware_moment(head.get("x-pts-firmware-version-datetime") or ""),

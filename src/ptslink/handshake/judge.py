@@ -106,7 +106,8 @@ def refuse_identity(head: Head, identity: Identity, rules: Rules) -> tuple[int, 
             if sent
             else "This server expects Basic credentials; the request carried none.",
         )
-    if rules.allowed and identity.controller not in rules.allowed:
+    # A probe may see whether the link works; what it sends is not kept.
+    if rules.allowed and identity.controller not in rules.allowed and not identity.probe:
         return (
             403,
             "controller-not-allowed",

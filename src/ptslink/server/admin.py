@@ -83,6 +83,13 @@ class AdminApp:
             404, {"error": "not-found", "message": f"No {head.method} here.", "routes": _ROUTES}
         )
 
+    def failed(self, peer: Peer, head: Head, error: Exception) -> Answer:  # noqa: ARG002
+        content = self._app.failure(head, error)
+        self._app.evidence.event(
+            "internal-error", f"A fault of the server at an admin request: {content['fault']}"
+        )
+        return _answer(500, content)
+
     def unreadable(self, peer: Caller, error: HeadError, start: bytes) -> Answer | None:  # noqa: ARG002
         return _answer(error.status, {"error": error.code, "message": error.reason})
 

@@ -6,13 +6,15 @@ Implements `ptslink.server.seam.Handler`. No sockets, no threads: it can be driv
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from ptslink import version
 from ptslink.handshake.answer import document, explain
 from ptslink.handshake.head import Head, HeadError
-from ptslink.handshake.identity import identify
+from ptslink.handshake.identity import PROBE, identify
 from ptslink.handshake.judge import Rules, asks_to_upgrade, judge, refuse_identity
 from ptslink.handshake.path import link_path
 from ptslink.journal.entry import Clock, Entry, Journal
@@ -110,6 +112,23 @@ class App:
             return self._upload(peer, remote, head, body)
         return self._upgrade(peer, remote, head)
 
+    def failed(self, peer: Peer, head: Head, error: Exception) -> Answer:
+        content = self.failure(head, error)
+        remote = self.admission.remote(peer.address, head)
+        reason, controller = f"A fault of the server: {content['fault']}", identify(head).controller
+        self._attempt(peer, remote, head, 500, "internal-error", reason, controller)
+        return Answer(500, JSON, document(content), close=True)
+
+    def failure(self, head: Head, error: Exception) -> dict[str, str]:
+        """What is said about a fault of ours: enough to find it, nothing of what was asked."""
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        return {
+            "error": "internal-error",
+            "message": f"The server failed at this {head.method} request. It is recorded there.",
+            "fault": f"{type(error).__name__}{place}",
+        }
+
     def unreadable(self, peer: Caller, error: HeadError, start: bytes) -> Answer | None:
         answered = error.code not in ("closed-before-request", "silent")
         status = error.status if answered else 0
@@ -135,6 +154,8 @@ class App:
 
     def message(self, peer: Peer, payload: bytes, binary: bool) -> None:  # noqa: ARG002
         session: Session = peer.context
+        if session.identity.probe:
+            return  # it proves the link; what it says is nobody's record
         entry = self._uplink.message(session, payload)
         if not session.controller and entry.controller:
             self._adopt(session, entry.controller)
@@ -166,7 +187,8 @@ class App:
             content = {"error": "rate-limited", "message": f"Too many attempts: {excess}."}
             return Answer(429, (*JSON, ("Retry-After", "60")), document(content), close=True)
         for note in verdict.notes:
-            _count(self.leniencies, note)
+            if note != PROBE:
+                _count(self.leniencies, note)
         self._attempt(
             peer,
             remote,
@@ -244,6 +266,8 @@ class App:
             if excess is not None:
                 self._attempt(peer, remote, head, 429, "rate-limited", excess, controller)
                 return upload.refusal(429, "rate-limited", excess, ("Retry-After", "60"))
+        if identity.probe:
+            return upload.nothing_taken(self.rules.secret)
         entry = upload.take(
             peer,
             identity,
@@ -269,7 +293,7 @@ class App:
         notes: tuple[str, ...] = (),
         start: bytes = b"",
     ) -> None:
-        _count(self.attempts, code)
+        _count(self.attempts, PROBE if PROBE in notes else code)
         self.evidence.attempt(
             peer,
             remote,
@@ -350,7 +374,7 @@ class App:
             "status": status,
             "version": version(),
             "uptime_seconds": int(time.time() - self.started),
-            "controllers": len(self.registry),
+            "controllers": self.registry.links,
             "connections": self.admission.open,
             "journal": {
                 "ok": journal.ok,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -28,6 +30,14 @@ def load_or_exit(path: Path) -> Config:
         raise SystemExit(2) from error
 
 
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the configured event loop; None is asyncio's own way."""
+    if name != "uvloop":
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop
+    return factory
+
+
 @click.command()
 @_config
 def serve(config_path: Path) -> None:
@@ -44,7 +54,8 @@ def serve(config_path: Path) -> None:
     from ptslink.server.tls import CertificateError
 
     try:
-        asyncio.run(run(config, config_path))
+        with asyncio.Runner(loop_factory=loop_factory(config.listen.event_loop)) as runner:
+            runner.run(run(config, config_path))
     except (ListenError, CertificateError) as error:
         raise click.ClickException(str(error)) from error
     except (sqlite3.Error, OSError, ForeignDatabase) as error:

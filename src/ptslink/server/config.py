@@ -12,9 +12,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from ptslink.handshake.judge import Profile, Rules
@@ -66,6 +67,11 @@ class Listen:
             s.text(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", "a token"), "a list of sub-protocol names"
         ),
         "the only sub-protocols echoed; empty echoes the first one offered",
+    )
+    event_loop: Literal["asyncio", "uvloop"] = setting(
+        "asyncio",
+        s.choice("asyncio", "uvloop"),
+        "asyncio: Python's own; uvloop: somewhat faster, must be installed",
     )
     tolerate_rsv1: bool = setting(
         False, s.BOOLEAN, "accept and count frames with a stray RSV1 bit instead of closing 1002"
@@ -319,6 +325,11 @@ def _contradictions(config: Config) -> list[str]:
         found.append(
             f"tls.port = {tls.port} needs a certificate; set tls.rsa_certificate and tls.rsa_key, "
             "or the ecdsa pair, or both"
+        )
+    if config.listen.event_loop == "uvloop" and find_spec("uvloop") is None:
+        found.append(
+            'listen.event_loop = "uvloop" needs the Python package uvloop, which is not installed'
+            ' here; install it beside ptslink or write "asyncio"'
         )
     if tls.port and tls.port == config.listen.port:
         found.append(f"tls.port = {tls.port} is also listen.port; they must differ")

@@ -246,7 +246,11 @@ class Front(asyncio.BufferedProtocol):
             del self._buffer[: self._need]
             self._head = head
             self._state = _State.WAITING
-            answer = self._handler.request(self, head, body)
+            try:
+                answer = self._handler.request(self, head, body)
+            except Exception as error:
+                # A fault of ours is no reason to leave the caller without an answer.
+                answer = self._handler.failed(self, head, error)
             if answer is None:
                 self.hold()
                 return

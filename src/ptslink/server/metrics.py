@@ -30,7 +30,7 @@ class _AppCollector(Collector):
         for name, text, value in (
             ("ptslink_uptime_seconds", "Seconds since start.", time.time() - app.started),
             ("ptslink_connections", "Open connections, links or not.", app.admission.open),
-            ("ptslink_links", "Open WebSocket links.", len(app.registry)),
+            ("ptslink_links", "Open WebSocket links of controllers.", app.registry.links),
             ("ptslink_journal_ok", "1 while records can be kept, else 0.", int(health.ok)),
             ("ptslink_loop_lag_seconds", "Latest delay of the event loop.", self._wheel.lag),
             (

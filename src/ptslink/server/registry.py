@@ -59,13 +59,21 @@ class Registry:
     def __len__(self) -> int:
         return len(self._all)
 
+    @property
+    def links(self) -> int:
+        """Links of controllers: all but those of probes."""
+        return sum(not session.identity.probe for session in self._all.values())
+
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._all.values()))
 
     def add(self, session: Session) -> Session | None:
-        """Add a session; returns the one it replaces, which is the caller's to close."""
+        """Add a session; returns the one it replaces, which is the caller's to close.
+
+        A probe is no controller: it replaces nobody and is not found by its id.
+        """
         self._all[session.peer.number] = session
-        if not session.controller:
+        if not session.controller or session.identity.probe:
             return None
         replaced = self._by_id.get(session.controller)
         self._by_id[session.controller] = session

@@ -123,6 +123,10 @@ class Handler(Protocol):
         """A whole request is there. None means that `Peer.answer` is called later."""
         ...
 
+    def failed(self, peer: Peer, head: Head, error: Exception) -> Answer:
+        """`request` raised: what to answer. Recording it is the handler's business too."""
+        ...
+
     def unreadable(self, peer: Caller, error: HeadError, start: bytes) -> Answer | None:
         """The bytes are no request; ``start`` is what came first. None closes without an answer."""
         ...

@@ -61,12 +61,21 @@ def take(
 def _settled(peer: Peer, secret: str, entry: Entry) -> None:
     render = confirm if entry.stored else refuse
     packets = b",".join(render(packet) for packet in entry.packets if expects_answer(packet))
+    peer.answer(_answer(packets, secret))
+
+
+def nothing_taken(secret: str) -> Answer:
+    """The answer to a probe's upload: well received, and none of it kept or confirmed."""
+    return _answer(b"", secret)
+
+
+def _answer(packets: bytes, secret: str) -> Answer:
     body = b'{"Protocol":"jsonPTS","Packets":[' + packets + b"]}"
     headers: tuple[tuple[str, str], ...] = _HEADERS
     if secret:
         # With a secret set, the controller rejects an answer that is not signed.
         headers = (*_HEADERS, ("X-Data-Signature", signature.sign(secret, body)))
-    peer.answer(Answer(200, headers, body))
+    return Answer(200, headers, body)
 
 
 def refusal(status: int, code: str, reason: str, *headers: tuple[str, str]) -> Answer:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ptslink.server import settings
+from ptslink.server.command import loop_factory
 from ptslink.server.config import TABLES, Config, ConfigError, parse
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
@@ -98,3 +101,22 @@ def test_defaults_are_those_of_the_empty_file_and_accept_themselves() -> None:
             value = str(value) if isinstance(value, Path) else value
             value = list(value) if isinstance(value, tuple) else value
             assert form.read(value) == default, (table, key)
+
+
+def test_an_event_loop_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptslink.server.config.find_spec", lambda _name: None)
+    with pytest.raises(
+        ConfigError, match="needs the Python package uvloop, which is not installed"
+    ):
+        parse({"listen": {"event_loop": "uvloop"}})
+    assert parse({"listen": {"event_loop": "asyncio"}}).listen.event_loop == "asyncio"
+
+
+def test_the_configured_event_loop_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = object()
+    stand_in = SimpleNamespace(new_event_loop=lambda: made)
+    monkeypatch.setitem(sys.modules, "uvloop", stand_in)
+    assert loop_factory("asyncio") is None
+    factory = loop_factory("uvloop")
+    assert factory is not None
+    assert factory() is made

@@ -46,7 +46,7 @@ async def test_a_restart_refuses_nobody_and_closes_with_1012_alone(tmp_path: Pat
                 except OSError:
                     refused += 1
                     return
-                wire.write(request(X_Pts_Id=f"{number:024X}"))
+                wire.write(request(X_Pts_Id=f"A{number:023X}"))
                 reply = await asyncio.wait_for(wire.reply(), 20)
                 assert reply.status == 101
                 answer = await wire.upload(sale(round_ * 100 + number))
