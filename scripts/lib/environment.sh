@@ -63,6 +63,8 @@ environment_stamp() { # LOCK
 
 need_environment() {
     local lock="$ptslink_root/requirements/$1.lock" venv="$ptslink_root/.venv" wanted
+    # Making it anew would empty the directory at the other end of the link.
+    [ ! -L "$venv" ] || refuse "$venv is a symbolic link: remove it; each checkout has an environment of its own."
     exec {ptslink_lock_fd}>"$ptslink_root/.venv.lock"
     flock "$ptslink_lock_fd"
     wanted=$(environment_stamp "$lock")
