@@ -240,4 +240,10 @@ def _echoable(raw: Raw | UnsetType) -> bytes:
     value = _present(raw)
     if not value or len(value) > _MAX_ID_BYTES or value[:1] not in b'-0123456789"':
         return b""
+    if not value.isascii():
+        try:
+            value.decode("utf-8")
+        except UnicodeDecodeError:
+            # Binary messages and posted bodies may hold anything; a text frame may not.
+            return b""
     return value

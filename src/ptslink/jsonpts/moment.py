@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -17,6 +18,7 @@ MISSING: Final = "no-time"
 
 #: A controller at UTC+14 with an unknown offset is 14 hours ahead at most.
 _TOLERANCE: Final = 86_400
+_FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - controller-local times carry no zone
 
 
@@ -26,7 +28,8 @@ def local_seconds(text: str) -> int | None:
     Args:
         text: ``YYYY-MM-DDThh:mm:ss``; anything else gives None.
     """
-    if len(text) != 19 or text[10] != "T":
+    # fromisoformat reads more than the protocol writes: weeks, shortened times, zones.
+    if not _FORM.fullmatch(text):
         return None
     try:
         moment = datetime.fromisoformat(text)

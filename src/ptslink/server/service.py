@@ -28,7 +28,6 @@ from ptslink.server.seam import FrontLimits, Handler
 from ptslink.server.tls import HANDSHAKE_SECONDS, CertificateError, Certificates, TlsLayer
 from ptslink.server.wheel import Wheel
 
-
 #: New objects between two looks of the garbage collector.
 GC_THRESHOLD: Final = 20_000
 

@@ -175,6 +175,7 @@ def basic(login: str, password: str) -> str:
         (basic("pump", "wrong"), 401, "wrong-credentials"),
         (basic("nobody", ""), 401, "wrong-credentials"),
         ("Digest username=pump", 401, "wrong-credentials"),
+        ("Basic \xe9\xe9==", 401, "wrong-credentials"),
         ("Basic ???", 401, "wrong-credentials"),
         (None, 401, "missing-credentials"),
     ],

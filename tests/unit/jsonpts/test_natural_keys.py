@@ -231,6 +231,8 @@ def test_volumes_that_differ_make_different_sales(one: float, other: float) -> N
         ("2026-03-01 10:01:00", None),
         ("2026-03-01T10:01:00Z", None),
         ("0000-00-00T00:00:00", None),
+        ("2026-W10-7T10:01:00", None),
+        ("20260301T1001:00.00", None),
         ("", None),
     ],
 )
