@@ -253,8 +253,8 @@ async def run(config: Config, path: Path) -> None:
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    # A message leaves nothing that refers to itself, and a link is taken apart when it ends; what
-    # the collector finds is next to nothing, and it looked through everything 100 times a second.
+    # A message leaves nothing that refers to itself, and a link is taken apart when it ends, so the
+    # collector finds next to nothing however often it looks.
     gc.set_threshold(GC_THRESHOLD)
     server = await start_server(
         config, inherited=systemd.inherited_sockets(), out=sys.stdout.buffer
