@@ -1,0 +1,152 @@
+"""Certificates on the disk and on the wire, over what openssl really printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptslink.doctor.collect import nginx, service, tls
+from ptslink.doctor.collect.edge import Output
+from ptslink.doctor.evidence import Evidence, Status
+from unit.doctor.fake_machine import FakeMachine
+from unit.doctor.traces import CAPTURES, seen
+
+CERTIFICATE, KEY = "/etc/ssl/pts.pem", "/etc/ssl/pts.key"
+PEM = "-----BEGIN CERTIFICATE-----\nAAAAAAAA\nAAAA\n-----END CERTIFICATE-----\n"
+
+pytestmark = pytest.mark.usefixtures("configured")
+
+
+def printed(name: str) -> str:
+    return (CAPTURES / name).read_text()
+
+
+def sites(
+    certificate: str = CERTIFICATE, names: tuple[str, ...] = ("pts.example.test",)
+) -> Evidence:
+    settings = {"ssl_certificate": [certificate], "ssl_certificate_key": [KEY]}
+    listen = [{"port": 443, "ssl": True}, {"port": 80, "ssl": False}]
+    site = {"listen": listen, "names": list(names), "settings": settings}
+    return seen("nginx.config", sites=[site])
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets what nginx and the service are configured with."""
+
+    def set_to(web: Evidence, **own: Any) -> None:
+        monkeypatch.setattr(nginx, "configured", lambda _watch: web)
+        monkeypatch.setattr(
+            service, "configured", lambda _watch: seen("service.config", config=own)
+        )
+
+    set_to(sites())
+    return set_to
+
+
+def machine(**more: Any) -> FakeMachine:
+    commands = {
+        f"openssl x509 -in {CERTIFICATE}": Output(printed("openssl-x509-expired.txt")),
+        "openssl x509 -in": Output(printed("openssl-x509-ecdsa.txt")),
+        f"openssl x509 -in {CERTIFICATE} -noout -pubkey": Output("PUBLIC\n"),
+        f"openssl pkey -in {KEY}": Output("PUBLIC\n"),
+        "openssl s_client": Output(printed("openssl-s-client-ok.txt")),
+    }
+    return FakeMachine(commands | more.pop("commands", {}), {CERTIFICATE: PEM, **more}, root=True)
+
+
+def gathered(host: FakeMachine, probe: str) -> list[Evidence]:
+    return [piece for piece in tls.collect(host) if piece.probe == probe]
+
+
+def test_a_certificate_on_the_disk_is_read_with_its_key_and_ports() -> None:
+    (piece,) = gathered(machine(), "tls.disk")
+    assert piece.status is Status.OK
+    facts = piece.facts
+    assert (facts["file"], facts["ports"], facts["key_matches"]) == (CERTIFICATE, [443], True)
+    assert facts["not_after"] < facts["now"]
+    assert "expired" in piece.seen
+    assert "ago" in piece.seen
+    assert facts["chain_bytes"] == [9]
+
+
+def test_a_key_that_is_anothers_is_told() -> None:
+    host = machine(commands={f"openssl pkey -in {KEY}": Output("ANOTHER\n")})
+    assert gathered(host, "tls.disk")[0].facts["key_matches"] is False
+
+
+def test_a_key_that_cannot_be_read_is_no_mismatch() -> None:
+    host = machine(commands={f"openssl pkey -in {KEY}": Output("", 1, "", "Permission denied")})
+    assert gathered(host, "tls.disk")[0].facts["key_matches"] is None
+
+
+def test_what_is_not_a_certificate_fails_with_openssls_words() -> None:
+    wrong = Output("", 1, "", "Could not read certificate")
+    (piece,) = gathered(machine(commands={f"openssl x509 -in {CERTIFICATE}": wrong}), "tls.disk")
+    assert (piece.status, piece.facts["error"]) == (Status.FAILED, "Could not read certificate")
+
+
+@pytest.mark.parametrize(
+    ("exists", "root", "status", "error"),
+    [(False, True, Status.FAILED, "missing"), (True, True, Status.FAILED, "may not be read"),
+     (True, False, Status.SKIPPED, None)],
+)  # fmt: skip
+def test_an_unreadable_file_is_a_fault_only_where_it_ought_to_be_readable(
+    configured: Any, tmp_path: Path, exists: bool, root: bool, status: Status, error: str | None
+) -> None:
+    file = tmp_path / "pts.pem"
+    if exists:
+        file.touch()
+    configured(sites(str(file)))
+    host = FakeMachine(root=root)
+    (piece,) = gathered(host, "tls.disk")
+    assert (piece.status, piece.facts.get("error")) == (status, error)
+
+
+def test_a_certificate_named_by_a_variable_is_left_alone(configured: Any) -> None:
+    configured(sites("/etc/ssl/$ssl_server_name.pem"))
+    assert gathered(machine(), "tls.disk")[0].status is Status.SKIPPED
+
+
+def test_the_port_is_asked_with_the_sites_own_name_and_in_every_variant() -> None:
+    host = machine()
+    (served,) = gathered(host, "tls.served")
+    assert served.status is Status.OK
+    assert served.facts["ok"]
+    assert (served.facts["port"], served.facts["key"]) == (443, "ecdsa")
+    asked = [line for line in host.ran if line.startswith("openssl s_client")]
+    assert len(asked) == 1 + len(tls.VARIANTS)
+    assert all("127.0.0.1:443" in line for line in asked)
+    assert sum("-servername pts.example.test" in line for line in asked) == len(tls.VARIANTS)
+    assert [line for line in asked if "-noservername" in line]
+
+
+def test_a_refused_handshake_is_unknown_and_keeps_the_alert() -> None:
+    refused = Output(printed("openssl-s-client-nocipher.txt"), 1)
+    offers = gathered(machine(commands={"openssl s_client": refused}), "tls.offer")
+    assert {piece.status for piece in offers} == {Status.UNKNOWN}
+    assert {piece.facts["variation"] for piece in offers} == {True}
+    assert {piece.facts["alert"] for piece in offers} == {40}
+
+
+def test_without_openssl_the_wire_is_skipped() -> None:
+    host = machine()
+    del host.commands["openssl s_client"]
+    (piece,) = [p for p in tls.collect(host) if p.probe in ("tls.served", "tls.offer")]
+    assert (piece.status, piece.seen) == (Status.SKIPPED, "openssl is not installed")
+
+
+def test_no_tls_is_no_fault(configured: Any) -> None:
+    configured(seen("nginx.config", sites=[]))
+    (piece,) = tls.collect(machine())
+    assert piece.status is Status.SKIPPED
+
+
+def test_the_services_own_tls_port_is_looked_at_too(configured: Any) -> None:
+    own = {"port": 3443, "rsa_certificate": CERTIFICATE, "rsa_key": KEY}
+    configured(seen("nginx.config", sites=[]), tls=own)
+    host = machine()
+    assert gathered(host, "tls.disk")[0].facts["ports"] == [3443]
+    assert any("127.0.0.1:3443" in line for line in host.ran)

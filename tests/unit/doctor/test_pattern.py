@@ -1,0 +1,113 @@
+"""What stands out in many links: loops, the timer behind a constant age, many lost at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ptslink.doctor.evidence import Evidence, Status
+from ptslink.doctor.pattern import Timers, constant, fingerprints, near, patterns
+from unit.doctor.traces import NOW, case, link, records, seen, service_config
+
+
+def loop(count: int, seconds: float, gap: float = 1.0, **more: Any) -> list[dict[str, Any]]:
+    """Links of one controller that follow each other."""
+    return [link("lost-fin", seconds, at=NOW + n * (seconds + gap), **more) for n in range(count)]
+
+
+def stand_out(*evidence: Evidence) -> dict[str, Evidence]:
+    return {piece.probe: piece for piece in patterns(case(*evidence))}
+
+
+def test_no_link_on_record_is_not_health() -> None:
+    (piece,) = patterns(case(records()))
+    assert (piece.probe, piece.status) == ("pattern.links", Status.UNKNOWN)
+
+
+def test_the_overview_counts_ends_and_short_links() -> None:
+    ends = [link("closed", 900.0, NOW), link("lost-fin", 0.4, NOW + 999),
+            link("lost-fin", 70.0, NOW + 2000)]  # fmt: skip
+    facts = stand_out(records(links=ends))["pattern.links"].facts
+    assert facts == {"links": 3, "short": 1, "ends": {"closed": 1, "lost-fin": 2}}
+
+
+@pytest.mark.parametrize(
+    ("tables", "lifetime", "words"),
+    [
+        ({"keepalive": {"ping_interval_seconds": 7.0, "ping_timeout_seconds": 5.0}}, 12.1,
+         "ping interval + ping timeout (12 s)"),
+        ({"limits": {"idle_seconds": 33.0}}, 33.1, "limits.idle_seconds (33 s)"),
+        ({"limits": {"idle_seconds": 44.0}}, 33.1, ""),
+    ],
+)  # fmt: skip
+def test_a_loop_of_equal_ages_names_the_configured_timer(
+    tables: dict[str, Any], lifetime: float, words: str
+) -> None:
+    found = stand_out(service_config(**tables), records(links=loop(5, lifetime)))["pattern.loop"]
+    assert found.status is Status.FAILED
+    assert found.facts["seconds"] == pytest.approx(lifetime)
+    assert found.facts["period"] == pytest.approx(lifetime + 1.0)
+    assert words in found.seen
+    assert bool(found.facts["fingerprints"]) is bool(words)
+
+
+def test_three_links_or_far_apart_ones_are_no_loop() -> None:
+    assert "pattern.loop" not in stand_out(records(links=loop(3, 20.0)))
+    assert "pattern.loop" not in stand_out(records(links=loop(5, 20.0, gap=500.0)))
+    assert "pattern.loop" in stand_out(records(links=loop(4, 20.0)))
+
+
+def test_a_loop_whose_ages_vary_has_no_timer() -> None:
+    ages = [3.0, 40.0, 11.0, 77.0, 5.0]
+    ends = [link("lost-fin", age, NOW + sum(ages[: n + 1]) + n) for n, age in enumerate(ages)]
+    found = stand_out(service_config(), records(links=ends))["pattern.loop"]
+    assert "durations vary" in found.seen
+    assert found.facts["fingerprints"] == []
+
+
+def test_controllers_lost_together_are_one_drop_with_what_happened_before() -> None:
+    ends = [link("lost-fin", 300.0 + n, NOW + n / 5, controller=f"C{n}") for n in range(3)]
+    reload = seen("nginx.error", events=[{"time": NOW - 60.0, "kind": "reloading"},
+                                         {"time": NOW - 400.0, "kind": "started"}])  # fmt: skip
+    found = stand_out(records(links=ends), reload)["pattern.drop"]
+    assert found.seen == "3 controllers lost together; reloading 60.0 s before"
+    assert found.facts["controllers"] == ["C0", "C1", "C2"]
+
+
+def test_two_controllers_or_one_that_ends_often_are_no_drop() -> None:
+    two = [link("lost-fin", 300.0, NOW + n / 5, controller=f"C{n % 2}") for n in range(4)]
+    apart = [link("lost-fin", 300.0, NOW + 10 * n, controller=f"C{n}") for n in range(4)]
+    for ends in (two, apart):
+        assert "pattern.drop" not in stand_out(records(links=ends))
+
+
+def test_a_probes_own_links_do_not_stand_out() -> None:
+    own = loop(6, 5.0, controller="0" * 16 + "AABBCCDD")
+    assert stand_out(records(links=own))["pattern.links"].status is Status.UNKNOWN
+
+
+# measured, timer -> whether it is that timer's
+NEAR = [(60.0, 60.0, True), (60.9, 60.0, True), (59.0, 60.0, False), (62.0, 60.0, False),
+        (20.3, 20.0, True), (None, 60.0, False), (0.0, 0.0, False), (5.0, None, False)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "timer", "same"), NEAR)
+def test_a_time_is_a_timers_within_a_hundredth(
+    value: float | None, timer: float | None, same: bool
+) -> None:
+    assert near(value, timer) is same
+
+
+def test_an_age_is_constant_though_one_link_fell_out() -> None:
+    assert constant([60.1, 60.0, 60.2, 3.0]) == pytest.approx(60.05)
+    assert constant([60.1, 60.0]) is None
+    assert constant([60.0, 3.0, 9.0, 31.0]) is None
+
+
+def test_only_configured_timers_leave_a_fingerprint() -> None:
+    assert fingerprints(60.1, Timers()) == []
+    assert fingerprints(60.1, Timers(proxy_read=60.0)) == ["nginx's proxy_read_timeout (60 s)"]
+    assert fingerprints(45.2, Timers(ping_interval=20.0, ping_timeout=20.0, close=5.0)) == [
+        "ping interval + timeout + close_seconds (45 s)"
+    ]
