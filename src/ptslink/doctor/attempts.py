@@ -93,14 +93,23 @@ class Attempt:
     facts: Mapping[str, Json] = field(default_factory=dict)
 
     @property
+    def stranger(self) -> bool:
+        """Whether a probe was told, as it must be, that it is no controller of this server.
+
+        One that came with a controller's own id speaks for that controller.
+        """
+        if self.source not in ("site", "control", "local") or self.code not in _JUDGED:
+            return False
+        own = not self.controller or self.controller.startswith(PROBE_ID_PREFIX)
+        return own or self.code != "controller-not-allowed"
+
+    @property
     def succeeded(self) -> bool:
-        """Whether the link was made, or a probe was told, as it must be, that it is no controller.
+        """Whether the link was made, or a probe was turned away as a stranger.
 
         An allow-list or passwords keep a probe out; that it was judged proves the way there.
         """
-        if self.source in ("site", "control", "local") and self.code in _JUDGED:
-            return True
-        return self.status == 101 and self.facts.get("accept_ok") is not False
+        return self.stranger or (self.status == 101 and self.facts.get("accept_ok") is not False)
 
     @property
     def limited(self) -> bool:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from ptslink.doctor.cause import Cause, Layer, Match
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 from ptslink.doctor.finding import Finding
+from ptslink.doctor.stranger import recognized
 from ptslink.doctor.unlisted import unlisted
 
 #: Below this a finding is a guess: shown, but never ahead of what is known.
@@ -106,6 +107,7 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
 
     *seconds* is how long gathering the evidence took; it is only passed on.
     """
+    case = recognized(case)
     matched = _not_excluded(
         [(cause, match) for cause in causes if (match := cause.judge(case)) is not None]
     )
@@ -117,7 +119,10 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
         findings = [unlisted(ROOMS[_room(failed)], failed, case), *findings]
     return Verdict(
         target=case.target,
-        vantages=tuple(case.vantages()),
+        # Who could not look at all has seen nothing.
+        vantages=tuple(
+            dict.fromkeys(p.vantage for p in case.evidence if p.status is not Status.SKIPPED)
+        ),
         findings=tuple(findings),
         checks=tuple(
             Check(f"{piece.vantage}:{piece.probe}", piece.status, piece.seen)

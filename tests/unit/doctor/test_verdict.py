@@ -206,3 +206,39 @@ def test_every_cause_has_one_id_a_fix_and_known_neighbours() -> None:
 def test_no_cause_is_found_where_nothing_was_seen() -> None:
     verdict: Verdict = judge(Case("ws://h/", ()), CAUSES)
     assert verdict.findings == ()
+
+
+def turned_away(code: str, controller: str = "0" * 16 + "AABBCCDD") -> Evidence:
+    """The answer of a service that does not know the probe."""
+    body = f'{{"error":"{code}","message":"No."}}'
+    return failed("http.upgrade", status=403, body=body, controller_id=controller, scheme="ws")
+
+
+# how a service that is well refuses a strange probe -> how to see more
+STRANGERS = [
+    ("controller-not-allowed", "--controller-id"),
+    ("missing-credentials", "--basic-env"),
+    ("signature-missing", "secret key"),
+]
+
+
+@pytest.mark.parametrize(("code", "how"), STRANGERS)
+def test_a_probe_turned_away_as_a_stranger_is_no_failing_link(code: str, how: str) -> None:
+    verdict = judge(Case("ws://h/", (CONNECTED, turned_away(code))), CAUSES)
+    assert verdict.findings == ()
+    check = verdict.checks[-1]
+    assert (check.status, how in check.seen) == (Status.UNKNOWN, True)
+    assert "http.upgrade failed" in check.seen
+
+
+@pytest.mark.parametrize("code", ["wrong-credentials", "wrong-path", "rate-limited"])
+def test_any_other_refusal_of_a_probe_is_a_failing_link(code: str) -> None:
+    verdict = judge(Case("ws://h/", (CONNECTED, turned_away(code))), CAUSES)
+    assert verdict.findings
+    assert verdict.checks[-1].status is Status.FAILED
+
+
+def test_a_probe_with_a_controllers_own_id_speaks_for_that_controller() -> None:
+    refused = turned_away("controller-not-allowed", "AABBCCDDEEFF001122334455")
+    verdict = judge(Case("ws://h/", (CONNECTED, refused)), CAUSES)
+    assert [finding.id for finding in verdict.findings][:1] == ["hs-id-unknown"]
