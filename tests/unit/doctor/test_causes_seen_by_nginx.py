@@ -10,7 +10,7 @@ from ptslink.doctor.attempts import attempts, troubles
 from ptslink.doctor.causes import CAUSES
 from ptslink.doctor.collect.tls import read_s_client, read_x509
 from ptslink.doctor.evidence import Evidence, Status
-from ptslink.doctor.verdict import judge
+from ptslink.doctor.verdict import GUESS, judge
 from unit.doctor.traces import (
     CAPTURES,
     NOW,
@@ -245,3 +245,20 @@ def test_links_of_the_good_port_were_cut_by_the_configured_timeout() -> None:
     """The captured nginx has proxy_read_timeout 2 s, and its backend sent no pings."""
     found = on_port(8000, 0, keepalive={"ping_interval_seconds": 0.0})
     assert named(*found)[:1] == ["px-read-timeout-60"]
+
+
+@pytest.mark.parametrize("port", [8004, 8005])
+def test_a_busy_shared_machine_is_not_why_the_service_never_answers(port: int) -> None:
+    busy = seen("host.cpu", cpus=2, load=[13.0, 13.0, 13.0], some10=90.0, steal=0.0, throttled={})
+    late = Evidence("http.upgrade", Status.FAILED, "504", {"status": 504}, 2000.0, "site")
+    verdict = judge(case(*on_port(port), busy, late), CAUSES)
+    named = [finding.id for finding in verdict.findings]
+    assert named[0] == "px-upstream-timeout"
+    starved = [f for f in verdict.findings if f.id == "host-cpu-starved"]
+    assert all(f.match.confidence < GUESS for f in starved)
+
+
+def test_a_busy_machine_that_answers_late_is_starved() -> None:
+    busy = seen("host.cpu", cpus=2, load=[13.0, 13.0, 13.0], some10=90.0, steal=0.0, throttled={})
+    late = Evidence("http.upgrade", Status.OK, "101", {"status": 101}, 2000.0, "site")
+    assert [f.id for f in judge(case(busy, late), CAUSES).findings] == ["host-cpu-starved"]

@@ -213,8 +213,11 @@ def _cpu(case: Case) -> Match | None:
     # A busy processor alone is nobody's fault: the link has to suffer from it.
     if not throttled and not ((pressed or stolen) and slow):
         return None
+    # A busy machine answers late. One that others share is busy at any time: where no answer
+    # came at all, its pressure is a circumstance and not the cause.
+    late = any(piece.status is Status.OK for piece in slow)
     return Match(
-        0.93 if throttled else 0.75,
+        0.93 if throttled else 0.75 if late and not _upstream_silent(case) else 0.45,
         lines(
             *(
                 f"server: {unit} had to wait in {share:.0%} of its periods for its CPU quota"
@@ -229,6 +232,15 @@ def _cpu(case: Case) -> Match | None:
             f"{slow[0].vantage}: the upgrade took {slow[0].ms / 1000:.1f} s" if slow else None,
         ),
         ruled_out=("app-event-loop-blocked",) if throttled else (),
+    )
+
+
+def _upstream_silent(case: Case) -> bool:
+    """Whether nginx waited for the service until its own patience ended."""
+    return any(
+        event["kind"] in ("connect-timeout", "header-timeout")
+        for piece in case.all("nginx.error")
+        for event in piece.facts["events"]
     )
 
 
