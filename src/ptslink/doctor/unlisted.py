@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ptslink.doctor.cause import Fix, Layer, Match
-from ptslink.doctor.evidence import Case, Evidence, Status
+from ptslink.doctor.evidence import Case, Evidence, Json, Status
 from ptslink.doctor.finding import Finding
 
 #: The layer and what was seen are certain, the cause is not.
@@ -60,6 +60,19 @@ def _other_side(case: Case, what: str) -> str:
     return "Repeat it from a second network (a phone's hotspot) and compare."
 
 
+def _told(failed: Evidence, key: str) -> Json:
+    """A fact of a failed step; of a captured connection, what its client was told."""
+    if failed.probe != "capture.stream":
+        return failed.facts.get(key)
+    reset = (failed.facts["end"] or {}).get("by") == "server"
+    told: dict[str, Json] = {
+        "port": failed.facts["server_port"],
+        "status": (failed.facts["http"] or {}).get("status"),
+        "errno": "ECONNREFUSED" if reset else "ETIMEDOUT",
+    }
+    return told[key]
+
+
 def _dns(_failed: Evidence, case: Case) -> tuple[str, Fix]:
     return "The server's name does not resolve here", Fix(
         "Compare the answer with that of another resolver and from another network; until it is "
@@ -80,8 +93,8 @@ def _route(_failed: Evidence, case: Case) -> tuple[str, Fix]:
 
 
 def _tcp(failed: Evidence, case: Case) -> tuple[str, Fix]:
-    errno = failed.facts.get("errno")
-    port = failed.facts.get("port", "of the link")
+    errno = _told(failed, "errno")
+    port = _told(failed, "port") or "of the link"
     if errno == "ETIMEDOUT":
         title = f"Something drops what is sent to port {port}: connecting times out"
         what = "the packets arrive there and which rule drops them, or never arrive"
@@ -113,7 +126,7 @@ def _tls(_failed: Evidence, case: Case) -> tuple[str, Fix]:
 
 
 def _http(failed: Evidence, case: Case) -> tuple[str, Fix]:
-    status = failed.facts.get("status")
+    status = _told(failed, "status")
     title = (
         f"The upgrade is answered with {status} instead of 101"
         if status is not None

@@ -43,6 +43,22 @@ ROOMS: Mapping[str, Layer] = {
     "service": Layer.APPLICATION,
 }
 
+
+def layer_of(piece: Evidence) -> Layer | None:
+    """Which layer a failing probe speaks of; None where it speaks of no step of the link.
+
+    A captured connection speaks of the step at which it failed.
+    """
+    if piece.probe != "capture.stream":
+        return ROOMS.get(piece.probe.partition(".")[0])
+    if not piece.facts["established"] and piece.facts["syn"]:
+        return Layer.TCP
+    http = piece.facts["http"] or {}
+    if any(alert["number"] for alert in (piece.facts["tls"] or {}).get("alerts", [])):
+        return Layer.TLS
+    return Layer.WS_PROTOCOL if http.get("status") == 101 else Layer.HTTP_UPGRADE
+
+
 #: Layers whose findings explain a failing step of the key's layer; any layer where not named
 #: here. What lies deeper cannot break what lies further out, but for a missing listener.
 _EXPLAINED_BY: Mapping[Layer, frozenset[Layer]] = {
@@ -116,7 +132,7 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
     if failed is not None:
         # What failed in the link is what the person came for: it goes before findings that do
         # not explain it (a clock, a setting that would bite later).
-        findings = [unlisted(ROOMS[_room(failed)], failed, case), *findings]
+        findings = [unlisted(failed[0], failed[1], case), *findings]
     return Verdict(
         target=case.target,
         # Who could not look at all has seen nothing.
@@ -205,17 +221,20 @@ def _parents(matched: Sequence[tuple[Cause, Match]]) -> dict[str, str]:
     return parent
 
 
-def _unexplained(case: Case, findings: Sequence[Finding]) -> Evidence | None:
+def _unexplained(case: Case, findings: Sequence[Finding]) -> tuple[Layer, Evidence] | None:
     """The outermost failing step of the link that no finding worth the name explains."""
     steps = [
-        piece
+        (layer, piece)
         for piece in case.evidence
-        if piece.status is Status.FAILED and _room(piece) in ROOMS and counts(piece)
+        if piece.status is Status.FAILED
+        and (layer := layer_of(piece)) is not None
+        and counts(piece)
+        and not _connected_later(piece, case)
     ]
     if not steps:
         return None
-    first = min(steps, key=lambda piece: _DEPTH[ROOMS[_room(piece)]])
-    layers = _EXPLAINED_BY.get(ROOMS[_room(first)], frozenset(Layer))
+    first = min(steps, key=lambda step: _DEPTH[step[0]])
+    layers = _EXPLAINED_BY.get(first[0], frozenset(Layer))
     explained = any(
         finding.layer in layers
         and finding.match.confidence >= GUESS
@@ -234,8 +253,17 @@ def counts(piece: Evidence) -> bool:
     return not piece.facts.get("variation", False)
 
 
-def _room(piece: Evidence) -> str:
-    return piece.probe.partition(".")[0]
+def _connected_later(piece: Evidence, case: Case) -> bool:
+    """Whether a capture shows that who could not connect could, later, to the same port."""
+    if piece.probe != "capture.stream" or piece.facts["established"]:
+        return False
+    ends = ("client", "server", "server_port")
+    return any(
+        other.facts["established"]
+        and other.facts["began"] > piece.facts["began"]
+        and all(other.facts[end] == piece.facts[end] for end in ends)
+        for other in case.all("capture.stream")
+    )
 
 
 def _finding_json(finding: Finding) -> dict[str, Json]:

@@ -9,7 +9,8 @@ import pytest
 
 from ptslink.doctor import capture
 from ptslink.doctor.capture import FIELDS, JOIN, CaptureError, evidence, failed, read_fields, told
-from ptslink.doctor.evidence import Status
+from ptslink.doctor.evidence import Case, Status
+from ptslink.doctor.verdict import judge
 
 CAPTURED = (Path(__file__).parent / "captures" / "tshark-fields.tsv").read_text()
 SITE, SERVER, ROUTER = "198.51.100.20", "192.0.2.7", "203.0.113.1"
@@ -175,6 +176,41 @@ def test_evidence_has_a_summary_and_a_piece_for_each_connection() -> None:
     assert summary.seen == "link.pcap: 82 packets, 9 connections, 0 ICMP errors"
     assert [piece.status for piece in pieces].count(Status.OK) == 1
     assert {piece.probe for piece in pieces} == {"capture.stream"}
+
+
+# packets of a link whose fault nobody listed -> the layer that stands in, a word of the title
+UNLISTED = [
+    ([up(0.0, SYN), up(1.0, SYN)], "unlisted-tcp", "times out"),
+    ([up(0.0, SYN), down(0.1, RST)], "unlisted-tcp", "refused at once"),
+    ([*OPENING, up(1, PUSH, 9, **{"tls.alert_message.desc": "42"})], "unlisted-tls", "TLS"),
+    ([*OPENING, up(0.3, PUSH, 200, **REQUEST), down(0.4, FIN)], "unlisted-http-upgrade", "answer"),
+    ([*UPGRADED, down(9.0, PUSH, 4, **close("4321")), down(9.1, FIN)], "unlisted-ws-protocol",
+     "does not last"),
+    ([*UPGRADED, down(33.0, RST)], "unlisted-ws-protocol", "does not last"),
+]  # fmt: skip
+
+
+def judged(*packets: dict[str, str]) -> list[str]:
+    streams, icmp = read_fields(dissected(*packets))
+    found = judge(Case("capture", evidence(streams, icmp, packets=len(packets))), ())
+    return [f"{finding.id}: {finding.title}" for finding in found.findings]
+
+
+@pytest.mark.parametrize(("packets", "layer", "words"), UNLISTED)
+def test_a_bad_end_nobody_listed_gets_its_layer(
+    packets: list[dict[str, str]], layer: str, words: str
+) -> None:
+    (found,) = judged(*packets)
+    assert found.startswith(layer)
+    assert words in found
+
+
+def test_who_connects_at_the_second_try_is_not_kept_out() -> None:
+    missed = [packet(at - 20, flag, 0, (SITE, 40000), (SERVER, 80), {"tcp.stream": "7"})
+              for at, flag in ((0.0, SYN), (1.0, SYN))]  # fmt: skip
+    orderly = [*UPGRADED, down(9.0, PUSH, 4, **close("1000")), down(9.1, FIN)]
+    assert judged(*missed, *orderly) == []
+    assert len(judged(*missed)) == 1
 
 
 def test_the_ports_that_speak_tls_are_told_from_the_others() -> None:
