@@ -57,7 +57,10 @@ FAULTS = (
     row("hs-device-no-upgrade"),
     row("hs-device-no-upgrade", proxied=True, variant="through nginx"),
     row("hs-http10-device", STRICT, undo=(UNDO_CONFIG,)),
-    row("hs-malformed-request"),
+    # A lenient server takes lines that end in LF alone.
+    row("hs-malformed-request", STRICT, undo=(UNDO_CONFIG,), variant="strict"),
+    row("hs-malformed-request=body", variant="a body"),
+    row("hs-malformed-request=garbage", variant="no HTTP"),
     row("hs-half-close-499", proxied=True, variant="through nginx"),
     row("hs-id-missing", config("controllers", 'allowed = ["AABBCCDDEEFF001122334455"]'),
         undo=(UNDO_CONFIG,)),

@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import pytest
 
 from ptslink.doctor.causes import CAUSES
 from ptslink.doctor.evidence import Evidence, Status
+from ptslink.doctor.probe.request import new_key, upgrade_head
 from ptslink.doctor.verdict import Verdict, judge
+from ptslink.handshake.head import HeadError, head_end, looks_wrong, parse_head
+from ptslink.handshake.judge import Profile, Rules
+from ptslink.handshake.judge import judge as judge_head
+from ptslink.simulator.misbehave import bend
 from unit.doctor.traces import (
     CONTROLLER,
     NOW,
@@ -878,3 +884,41 @@ def test_every_cause_says_what_to_do_and_what_will_be_seen(cause: Any) -> None:
     known = {other.id for other in CAUSES}
     assert set(cause.aftermath) <= known
     assert cause.id not in cause.aftermath
+
+
+def broken_head(manner: str, profile: Profile) -> tuple[str, int] | None:
+    """The refusal a simulated controller's malformed request gets; None: it is let in."""
+    sent = upgrade_head(authority="192.0.2.7:3000", path="/ptsWebSocket", key=new_key(),
+                        origin=None, controller_id=CONTROLLER)  # fmt: skip
+    bent = bend([f"hs-malformed-request={manner}"])
+    raw = reduce(lambda head, change: change(head), bent.head, sent).encode()
+    rules = Rules(path="ptsWebSocket", profile=profile)
+    if (early := looks_wrong(raw)) is not None:
+        return early.code, early.status
+    try:
+        # The head ends where it ends; what follows is the body.
+        answer = judge_head(parse_head(raw[: head_end(raw)]), rules)
+    except HeadError as error:
+        return error.code, error.status
+    return (answer.code, answer.status) if answer.status != 101 else None
+
+
+@pytest.mark.parametrize(
+    ("manner", "profile"),
+    [("lf", "strict"), ("body", "lenient"), ("body", "strict"), ("garbage", "lenient")],
+)
+def test_every_malformed_request_a_controller_can_send_is_named(
+    manner: str, profile: Profile
+) -> None:
+    refusal = broken_head(manner, profile)
+    assert refusal is not None
+    code, status = refusal
+    known = {} if manner != "garbage" else {"method": None, "path": None, "headers": None}
+    assert named(*refused(code, status, **known))[0] == "hs-malformed-request"
+    # Without an id it is a stranger's, until it comes again and again.
+    tries = [attempt(code, status, NOW - n, controller="", **known) for n in (3, 2, 1, 0)]
+    assert named(CONFIG, records(tries))[0] == "hs-malformed-request"
+
+
+def test_line_feeds_alone_are_no_fault_for_a_lenient_server() -> None:
+    assert broken_head("lf", "lenient") is None
