@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,13 @@ description:
     then is anything replaced, each file in one rename.
   - A file that is refused leaves the host as it was.
   - In check mode the test is made where nginx is installed, and nothing is replaced.
+  - >-
+    Files that are right but newer than nginx's last start and reload (a run was interrupted
+    between the two) count as a change: they are not in force.
 options:
   directory: {type: path, default: /etc/nginx, description: The configuration tree.}
   binary: {type: str, default: nginx, description: The nginx to test with.}
+  unit: {type: str, default: nginx.service, description: The unit that is to have read the files.}
   files:
     type: list
     elements: dict
@@ -115,11 +122,40 @@ def explain(complaint: str, directory: Path, binary: str) -> str:
     return f"{complaint}. Nothing was replaced; {advice}."
 
 
+def last_read(shown: str) -> float | None:
+    """Seconds since 1970 of the last start or reload; None where nginx does not run.
+
+    A reload changes the unit's state to reloading and back. (The times of ExecReload are forgotten
+    with its end, and a worker's own start says nothing: one that died is replaced without any
+    reading.)
+    """
+    if "ActiveState=active" not in shown.splitlines():
+        return None
+    found = re.search(r"^StateChangeTimestamp=\w+ (\S+ \S+) UTC$", shown, re.MULTILINE)
+    return datetime.fromisoformat(f"{found[1]}+00:00").timestamp() if found else None
+
+
+def unread(directory: Path, paths: Iterable[str], read: float | None, now: float) -> list[str]:
+    """Those of ``paths`` (of a removed one: its directory) that changed after the last reading."""
+    if read is None:
+        return []
+    if read > now:  # the clock was set back since: nothing can be said, and a reload costs no link
+        return sorted(paths)
+    found = []
+    for path in paths:
+        target = directory / path
+        looked_at = target if os.path.lexists(target) else target.parent
+        if os.path.lexists(looked_at) and looked_at.lstat().st_ctime > read:
+            found.append(path)
+    return found
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "default": "/etc/nginx"},
             "binary": {"type": "str", "default": "nginx"},
+            "unit": {"type": "str", "default": "nginx.service"},
             "needs": {"type": "list", "elements": "path", "default": []},
             "files": {
                 "type": "list",
@@ -136,8 +172,22 @@ def main() -> None:
     directory = Path(module.params["directory"])
     wanted = {file["path"]: file["content"] for file in module.params["files"]}
     changes = differences(directory, wanted)
+    shown = subprocess.run(
+        [
+            "systemctl",
+            "show",
+            "--timestamp=us+utc",
+            module.params["unit"],
+            "--property=ActiveState,StateChangeTimestamp",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    stale = unread(directory, wanted, last_read(shown), time.time())
     result: dict[str, Any] = {
-        "changed": bool(changes),
+        "changed": bool(changes or stale),
+        "unread": stale,
         "tested": False,
         "diff": [
             {
@@ -147,6 +197,11 @@ def main() -> None:
                 "after": content or "",
             }
             for path, content in changes.items()
+        ]
+        + [
+            {"prepared": f"{directory / path} is newer than nginx's last start or reload"}
+            for path in stale
+            if path not in changes
         ],
     }
     binary = module.get_bin_path(module.params["binary"])

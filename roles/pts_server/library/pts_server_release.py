@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ description:
   - >-
     A release is a virtual environment under C(PREFIX/releases). It counts as installed only once
     its marker file is written, last; what an interrupted run left without one is made anew.
+  - >-
+    One installation at a time: what a killed run began here is waited for, and used if it ended
+    well.
   - C(current) is a symbolic link, replaced in one rename.
   - Returns C(installed), C(current), C(releases) and, of a switch, C(previous).
 options:
@@ -54,6 +58,13 @@ class Releases:
     def __init__(self, prefix: Path) -> None:
         self.directory = prefix / "releases"
         self.link = prefix / "current"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One installation at a time: a run that is killed does not stop what it began here."""
+        with (self.directory / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def installed(self) -> list[str]:
         """Complete releases, oldest first."""
@@ -167,11 +178,14 @@ def main() -> None:
         if state == "installed" and not installed:
             result["changed"] = True
             if not module.check_mode:
-                install(
-                    releases.directory / wanted,
-                    Path(module.params["archive"]),
-                    module.params["python"],
-                )
+                with releases.locked():
+                    # A killed run's installation may have gone on, and just have ended.
+                    if wanted not in releases.installed():
+                        install(
+                            releases.directory / wanted,
+                            Path(module.params["archive"]),
+                            module.params["python"],
+                        )
         if state == "current" and before != wanted:
             result["changed"] = True
             result["diff"] = {
