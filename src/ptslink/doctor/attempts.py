@@ -536,10 +536,17 @@ STATUSES_OF: Mapping[str, tuple[int, ...]] = {
 }
 
 
+def other_connection(event: Mapping[str, Json], serial: int | None) -> bool:
+    """Whether an error is known to be of another connection than an access line's *serial*."""
+    return serial is not None and event.get("connection") not in (None, serial)
+
+
 def _belongs(event: Mapping[str, Json], attempt: Attempt) -> bool:
     if attempt.at is None or abs(attempt.at - event["time"]) > SAME_SECONDS:
         return False
     if event.get("client") != attempt.client or event.get("request") is None:
+        return False
+    if other_connection(event, attempt.facts.get("serial")):
         return False
     if attempt.status not in STATUSES_OF.get(str(event["kind"]), (attempt.status,)):
         return False

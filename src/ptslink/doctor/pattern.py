@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ptslink.doctor.attempts import PROBE_ID_PREFIX, SAME_SECONDS
+from ptslink.doctor.attempts import PROBE_ID_PREFIX, SAME_SECONDS, other_connection
 from ptslink.doctor.collect.nginx import location_for, passes_to
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 
@@ -68,6 +68,8 @@ class Link:
     host: str = ""
     path: str = ""
     firmware: str = ""
+    #: nginx's number of the client's connection, where its log has it.
+    serial: int | None = None
 
     @property
     def began(self) -> float:
@@ -305,6 +307,7 @@ def _of_line(line: Mapping[str, Json]) -> Link:
         host=str(line.get("host") or ""),
         path=str(line.get("path") or ""),
         firmware=str(line.get("firmware") or ""),
+        serial=line.get("serial"),
     )
 
 
@@ -315,6 +318,7 @@ def _with_events(link: Link, events: Iterable[Mapping[str, Json]]) -> Link:
         if event.get("client") == link.peer
         and abs(event["time"] - link.at) <= SAME_SECONDS
         and link.path in str(event.get("request"))
+        and not other_connection(event, link.serial)
     )
     return replace(link, events=own)
 

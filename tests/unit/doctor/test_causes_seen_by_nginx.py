@@ -8,6 +8,7 @@ import pytest
 
 from ptslink.doctor.attempts import attempts, troubles
 from ptslink.doctor.causes import CAUSES
+from ptslink.doctor.collect.nginx import read_access
 from ptslink.doctor.collect.tls import read_s_client, read_x509
 from ptslink.doctor.evidence import Evidence, Status
 from ptslink.doctor.verdict import GUESS, judge
@@ -262,3 +263,29 @@ def test_a_busy_machine_that_answers_late_is_starved() -> None:
     busy = seen("host.cpu", cpus=2, load=[13.0, 13.0, 13.0], some10=90.0, steal=0.0, throttled={})
     late = Evidence("http.upgrade", Status.OK, "101", {"status": 101}, 2000.0, "site")
     assert [f.id for f in judge(case(busy, late), CAUSES).findings] == ["host-cpu-starved"]
+
+
+def test_an_error_joins_the_line_of_its_own_connection() -> None:
+    """Two controllers behind one address are told apart by nginx's number of the connection."""
+    line = {
+        "time": NOW, "client": "198.51.100.20", "status": 504, "by": "nginx", "method": "GET",
+        "path": "/ptsWebSocket", "request": "GET /ptsWebSocket HTTP/1.1", "port": 80,
+    }  # fmt: skip
+    lines = [line | {"controller": f"C{n}", "serial": n, "time": NOW + n / 10} for n in (1, 2, 3)]
+    event = {
+        "time": NOW, "kind": "header-timeout", "client": line["client"], "port": 80,
+        "request": line["request"], "text": "upstream timed out", "connection": 2,
+    }  # fmt: skip
+    found = attempts(case(seen("nginx.access", lines=lines), seen("nginx.error", events=[event])))
+    assert [(a.subject, bool(a.events)) for a in found] == [("C1", False), ("C2", True),
+                                                            ("C3", False)]  # fmt: skip
+    # A log without the number is joined by time alone.
+    older = [{**one, "serial": None} for one in lines]
+    found = attempts(case(seen("nginx.access", lines=older), seen("nginx.error", events=[event])))
+    assert [bool(a.events) for a in found] == [True, False, False]
+
+
+def test_the_connections_number_is_read_from_our_own_format_only() -> None:
+    ours = '{"time":"","serial":"17","request":"GET / HTTP/1.1","status":"200"}'
+    older = ours.replace('"serial":"17",', "")
+    assert [entry["serial"] for entry in read_access(f"{ours}\n{older}")] == [17, None]

@@ -366,7 +366,9 @@ def read_access(text: str) -> list[dict[str, Json]]:
     Each: ``time`` (epoch seconds, when the request *ended*), ``client``, ``request``, ``method``,
     ``path``, ``version``, ``status``, and of our format also ``port``, ``upgrade``, ``connection``,
     ``upstream``, ``upstream_status``, ``request_seconds`` and the other times, ``host``, ``via``,
-    ``controller``, ``firmware``, ``tls``, ``cipher``. What nginx logs as empty or ``-`` is None.
+    ``controller``, ``firmware``, ``tls``, ``cipher``, ``serial`` (int, of the connection: an
+    error's ``connection``, until nginx is restarted; None in older formats). What nginx
+    logs as empty or ``-`` is None.
     ``by`` says whose status it is: ``backend`` once the upstream's header was read, else
     ``nginx`` (an own 502 also has an upstream_status; only the header time tells).
     """
@@ -392,6 +394,8 @@ def _json_line(line: str) -> dict[str, Json] | None:
     for name in _NUMBERS:
         entry[name] = _last_number(raw.get(name))
     entry["port"] = int(raw["port"]) if str(raw.get("port", "")).isdecimal() else None
+    serial = str(raw.get("serial", ""))
+    entry["serial"] = int(serial) if serial.isdecimal() else None
     # Several upstreams tried are several values, comma separated; the last one answered.
     entry["upstream_status"] = _last_status(raw.get("upstream_status"))
     entry["by"] = "backend" if entry["upstream_header_seconds"] is not None else "nginx"
