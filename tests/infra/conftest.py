@@ -39,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--ssh-port", type=int, action="append", help="a port of sshd (repeatable; default 22)"
     )
+    group.addoption(
+        "--firewall", choices=["ufw", "firewalld"], default="ufw", help="the firewall of the host"
+    )
 
 
 @dataclass(frozen=True)

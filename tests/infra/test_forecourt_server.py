@@ -79,22 +79,62 @@ def test_nginx_accepts_its_configuration(host: Any) -> None:
     assert host.run("nginx -t").rc == 0
 
 
-def test_the_firewall_lets_in_ssh_and_the_link_only(host: Any, site: Any) -> None:
+@pytest.fixture
+def firewall(pytestconfig: pytest.Config) -> str:
+    name: str = pytestconfig.getoption("firewall")
+    return name
+
+
+def ufw_lets_in(host: Any) -> set[str]:
     status = host.check_output("ufw status verbose")
     assert "Status: active" in status
     assert "deny (incoming)" in status
-    allowed = re.findall(r"^(\S+?)(?: \(v6\))?\s+ALLOW IN", status, re.MULTILINE)
-    assert set(allowed) == {f"{port}/tcp" for port in (*site.ssh_ports, *site.link_ports)}
+    return set(re.findall(r"^(\S+?)(?: \(v6\))?\s+ALLOW IN", status, re.MULTILINE))
 
 
-def test_the_firewall_is_on_after_a_reboot(host: Any) -> None:
-    assert host.service("ufw").is_enabled
+def firewalld_lets_in(host: Any) -> set[str]:
+    """By our policies and by the default zone, in force and after a reboot."""
+    assert host.check_output("firewall-cmd --state") == "running"
+    zone = host.check_output("firewall-cmd --get-default-zone")
+    found = []
+    for when in ("", "--permanent "):
+        ask = f"firewall-cmd {when}"
+        assert (
+            host.check_output(f"firewall-cmd --permanent --zone={zone} --get-target") == "default"
+        )
+        ports = set(host.check_output(f"{ask}--zone={zone} --list-ports").split())
+        for service in host.check_output(f"{ask}--zone={zone} --list-services").split():
+            ports |= set(
+                host.check_output(
+                    f"firewall-cmd --permanent --service={service} --get-ports"
+                ).split()
+            )
+        for policy in ("ptslink-ssh", "ptslink"):
+            rules = host.check_output(f"{ask}--policy={policy} --list-rich-rules").splitlines()
+            assert all(rule.endswith(" accept") for rule in rules)
+            ports |= {
+                "/".join(re.search(r'port port="(\d+)" protocol="(\w+)"', rule).groups())  # type: ignore[union-attr]
+                for rule in rules
+            }
+        found.append(ports)
+    assert found[0] == found[1], "what is in force is what a reboot brings"
+    # Link-local, and from the distribution: addresses by DHCPv6.
+    return found[0] - {"546/udp"}
+
+
+def test_the_firewall_lets_in_ssh_and_the_link_only(host: Any, site: Any, firewall: str) -> None:
+    allowed = {"ufw": ufw_lets_in, "firewalld": firewalld_lets_in}[firewall](host)
+    assert allowed == {f"{port}/tcp" for port in (*site.ssh_ports, *site.link_ports)}
+
+
+def test_the_firewall_is_on_after_a_reboot(host: Any, firewall: str) -> None:
+    assert host.service(firewall).is_enabled
     rules = host.check_output("nft list ruleset 2>/dev/null || iptables-save")
-    assert "ufw" in rules
+    assert firewall in rules
 
 
 def test_the_admin_port_is_shut_to_the_outside(site: Any) -> None:
-    with pytest.raises(OSError, match=r"timed out|refused"):
+    with pytest.raises(OSError, match=r"timed out|refused|No route to host"):
         socket.create_connection((site.address, 9180), timeout=2)
 
 

@@ -3,18 +3,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shlex
-import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.host_firewall_guard import (
+    ARGUMENTS,
+    Refused,
+    Rule,
+    arm,
+    keep,
+    link_rules,
+    pending,
+    ssh_found,
+)
 
 DOCUMENTATION = r"""
 module: host_firewall_ufw
@@ -65,37 +72,19 @@ options:
 author: ptslink authors
 """
 
-PROC = Path("/proc")
 DEFAULTS = Path("/etc/default/ufw")
-LISTEN = "0A"
 #: What ufw keeps its state in: the former rules are these files, and whether it was enabled.
 FILES = ("/etc/default/ufw", "/etc/ufw/ufw.conf", "/etc/ufw/user.rules", "/etc/ufw/user6.rules")
-KEPT = Path("/var/lib/ptslink-firewall")
-TIMER = "ptslink-firewall-deadman"
-SSH_UNITS = ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 
 
-class Refused(Exception):
-    """The firewall was not touched, or could not be brought to the wanted state."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One thing let in: a port, from one network or from anywhere."""
-
-    port: int
-    protocol: str
-    source: str | None
-    purpose: str = field(compare=False)
-
-    def words(self) -> list[str]:
-        """As the words ufw takes, and prints in `ufw show added`."""
-        if self.source is None:
-            return ["allow", f"{self.port}/{self.protocol}"]
-        return [
-            *("allow", "from", self.source),
-            *("to", "any", "port", str(self.port), "proto", self.protocol),
-        ]
+def words(rule: Rule) -> list[str]:
+    """A rule as the words ufw takes, and prints in `ufw show added`."""
+    if rule.source is None:
+        return ["allow", f"{rule.port}/{rule.protocol}"]
+    return [
+        *("allow", "from", rule.source),
+        *("to", "any", "port", str(rule.port), "proto", rule.protocol),
+    ]
 
 
 @dataclass
@@ -121,51 +110,18 @@ class State:
         return "\n".join(lines) + "\n"
 
 
-def network(source: str) -> str:
-    """A source as ufw prints it: networks in their canonical form, single hosts bare."""
-    parsed = ipaddress.ip_network(source, strict=False)
-    return str(parsed.network_address) if parsed.num_addresses == 1 else str(parsed)
-
-
-def ssh_rules(ports: Iterable[int], sources: Sequence[str], run_from: str | None) -> Iterator[Rule]:
-    """What keeps ssh open: its ports, and where this run comes from whatever the sources say."""
-    for port in sorted(set(ports)):
-        if not sources:
-            yield Rule(port, "tcp", None, "ssh")
-            continue
-        for source in sources:
-            yield Rule(port, "tcp", network(source), "ssh")
-        if run_from and not any(
-            ipaddress.ip_address(run_from) in ipaddress.ip_network(source, strict=False)
-            for source in sources
-        ):
-            yield Rule(port, "tcp", run_from, "ssh from where it was provisioned")
-
-
-def link_rules(rules: Iterable[Mapping[str, Any]]) -> Iterator[Rule]:
-    """The other ports, one rule a network."""
-    for rule in rules:
-        for source in rule["sources"] or [None]:
-            yield Rule(
-                rule["port"],
-                rule["protocol"],
-                network(source) if source else None,
-                rule["purpose"],
-            )
-
-
 def parse_added(output: str) -> dict[str, str]:
     """`ufw show added` -> {rule: comment}."""
     rules = {}
     for line in output.splitlines():
-        words = shlex.split(line)
-        if len(words) < 2 or words[0] != "ufw":
+        printed = shlex.split(line)
+        if len(printed) < 2 or printed[0] != "ufw":
             continue
         comment = ""
-        if len(words) > 3 and words[-2] == "comment":
-            comment = words[-1]
-            words = words[:-2]
-        rules[" ".join(words[1:])] = comment
+        if len(printed) > 3 and printed[-2] == "comment":
+            comment = printed[-1]
+            printed = printed[:-2]
+        rules[" ".join(printed[1:])] = comment
     return rules
 
 
@@ -196,12 +152,12 @@ def plan(
     """Compare; a stranger's rule that lets the same in is enough, and stays a stranger's."""
 
     def missing(rule: Rule) -> bool:
-        comment = state.rules.get(" ".join(rule.words()))
+        comment = state.rules.get(" ".join(words(rule)))
         return comment is None or (
             comment.startswith(mark) and comment != f"{mark}: {rule.purpose}"
         )
 
-    wanted = {" ".join(rule.words()) for rule in [*ssh, *link]}
+    wanted = {" ".join(words(rule)) for rule in [*ssh, *link]}
     return Plan(
         first=[rule for rule in ssh if missing(rule)],
         add=[rule for rule in link if missing(rule)],
@@ -219,8 +175,8 @@ def plan(
 def outcome(state: State, todo: Plan, mark: str, want_ipv6: bool) -> State:
     """The state the plan leads to, for check mode and the diff."""
     kept = {text: comment for text, comment in state.rules.items() if text not in todo.remove}
-    first = {" ".join(rule.words()): f"{mark}: {rule.purpose}" for rule in todo.first}
-    added = {" ".join(rule.words()): f"{mark}: {rule.purpose}" for rule in todo.add}
+    first = {" ".join(words(rule)): f"{mark}: {rule.purpose}" for rule in todo.first}
+    added = {" ".join(words(rule)): f"{mark}: {rule.purpose}" for rule in todo.add}
     return State(
         active=True,
         incoming="deny" if todo.deny else state.incoming,
@@ -229,88 +185,15 @@ def outcome(state: State, todo: Plan, mark: str, want_ipv6: bool) -> State:
     )
 
 
-def unit_of(pid: str) -> str:
-    """The systemd unit a process belongs to, or an empty string."""
-    try:
-        cgroup = (PROC / pid / "cgroup").read_text()
-    except OSError:
-        return ""
-    return cgroup.strip().rpartition("/")[2]
-
-
-def sshd_ports() -> set[int]:
-    """Ports the ssh service, or systemd on its behalf, listens on beyond loopback."""
-    sockets: dict[str, int] = {}
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = (PROC / "net" / table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for columns in map(str.split, lines):
-            address, _, port = columns[1].rpartition(":")
-            loopback = address in ("0100007F", "00000000000000000000000001000000")
-            if columns[3] == LISTEN and not loopback:
-                sockets[f"socket:[{columns[9]}]"] = int(port, 16)
-    ports = set()
-    for process in PROC.iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            name = (process / "comm").read_text().strip()
-            if name != "sshd" or unit_of(process.name) not in SSH_UNITS:
-                continue
-            for descriptor in (process / "fd").iterdir():
-                port = sockets.get(str(descriptor.readlink()))
-                if port:
-                    ports.add(port)
-        except OSError:
-            continue
-    for unit in ("ssh.socket", "sshd.socket"):
-        listening = subprocess.run(
-            ["systemctl", "show", "--property=ActiveState,Listen", unit],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
-        if "ActiveState=active" in listening:
-            ports.update(int(port) for port in re.findall(r":(\d+) \(Stream\)", listening))
-            ports.update(int(port) for port in re.findall(r"Listen=(\d+) \(Stream\)", listening))
-    return ports
-
-
-def this_connection() -> tuple[str, int] | None:
-    """(address this run comes from, port it came in on), as the host sees them; None without ssh.
-
-    sudo drops SSH_CONNECTION, so the processes above this one are asked too.
-    """
-    pid = str(os.getpid())
-    while pid not in ("0", "1"):
-        try:
-            environment = (PROC / pid / "environ").read_bytes().split(b"\0")
-            status = (PROC / pid / "status").read_text()
-        except OSError:
-            return None
-        for entry in environment:
-            if entry.startswith(b"SSH_CONNECTION="):
-                words = entry.partition(b"=")[2].decode().split()
-                if len(words) == 4:
-                    return words[0].partition("%")[0], int(words[3])
-        parent = re.search(r"^PPid:\s+(\d+)", status, re.MULTILINE)
-        if parent is None:
-            return None
-        pid = parent.group(1)
-    return None
-
-
 class Ufw:
     """The ufw command."""
 
     def __init__(self, binary: str) -> None:
         self._binary = binary
 
-    def __call__(self, *words: str) -> str:
+    def __call__(self, *said: str) -> str:
         done = subprocess.run(
-            [self._binary, *words],
+            [self._binary, *said],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -319,17 +202,17 @@ class Ufw:
             env={**os.environ, "LC_ALL": "C"},
         )
         if done.returncode:
-            raise Refused(f"`ufw {' '.join(words)}` said: {done.stdout.strip()}")
+            raise Refused(f"`ufw {' '.join(said)}` said: {done.stdout.strip()}")
         return done.stdout
 
     def state(self) -> State:
         status = self("status", "verbose")
         configured = DEFAULTS.read_text(encoding="utf-8")
         policy = re.search(r'^DEFAULT_INPUT_POLICY="?(\w+)', configured, re.MULTILINE)
-        words = {"DROP": "deny", "REJECT": "reject", "ACCEPT": "allow"}
+        policies = {"DROP": "deny", "REJECT": "reject", "ACCEPT": "allow"}
         return State(
             active="Status: active" in status,
-            incoming=words.get(policy.group(1), "unset") if policy else parse_incoming(status),
+            incoming=policies.get(policy.group(1), "unset") if policy else parse_incoming(status),
             rules=parse_added(self("show", "added")),
             ipv6=re.search(r'^IPV6="?yes', configured, re.MULTILINE | re.IGNORECASE) is not None,
         )
@@ -346,9 +229,9 @@ class Ufw:
             partial.replace(DEFAULTS)
         for rule in reversed(todo.first):
             # Before every rule there is, a stranger's "deny" among them.
-            self("prepend", *rule.words(), "comment", f"{mark}: {rule.purpose}")
+            self("prepend", *words(rule), "comment", f"{mark}: {rule.purpose}")
         for rule in todo.add:
-            self(*rule.words(), "comment", f"{mark}: {rule.purpose}")
+            self(*words(rule), "comment", f"{mark}: {rule.purpose}")
         for text in todo.remove:
             self("--force", "delete", *text.split())
         if todo.deny:
@@ -359,90 +242,20 @@ class Ufw:
             self("reload")
 
 
-def restore_script(kept: Path, active: bool) -> str:
-    """What puts the former rules back, without help from anyone: plain shell, no network."""
-    lines = ["#!/bin/sh", "# Puts back the firewall rules from before a change nobody confirmed."]
-    lines += [f"cp -p {shlex.quote(str(kept / Path(name).name))} {name}" for name in FILES]
-    lines.append("ufw reload" if active else "ufw --force disable")
-    lines.append("logger -t ptslink-firewall 'change not confirmed: the former rules are back'")
-    return "\n".join(lines) + "\n"
-
-
-def arm(active: bool, patience: int) -> str:
-    """Keep the former rules and start the timer that puts them back; its name."""
-    disarm()
-    KEPT.mkdir(mode=0o700, exist_ok=True)
-    for name in FILES:
-        if Path(name).exists():
-            shutil.copy2(name, KEPT / Path(name).name)
-    script = KEPT / "restore"
-    script.write_text(restore_script(KEPT, active), encoding="utf-8")
-    os.sync()
-    done = subprocess.run(
-        [
-            *("systemd-run", f"--unit={TIMER}", f"--on-active={patience}s", "--collect"),
-            *("--timer-property=AccuracySec=100ms", "/bin/sh", str(script)),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise Refused(f"the dead-man switch could not be armed: {done.stdout.strip()}")
-    return f"{TIMER}.timer"
-
-
-def disarm() -> None:
-    """Stop a switch an earlier, interrupted run has left; its rules have been confirmed or not."""
-    subprocess.run(
-        ["systemctl", "stop", f"{TIMER}.timer"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
+def way_back(active: bool) -> list[str]:
+    """The shell lines that put the former rules back."""
+    return [*keep(FILES), "ufw reload" if active else "ufw --force disable"]
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "mark": {"type": "str", "required": True},
-            "rules": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "port": {"type": "int", "required": True},
-                    "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
-                    "sources": {"type": "list", "elements": "str", "default": []},
-                    "purpose": {"type": "str", "required": True},
-                },
-            },
-            "ssh_ports": {"type": "list", "elements": "int", "default": []},
-            "ssh_sources": {"type": "list", "elements": "str", "default": []},
-            "ipv6": {"type": "bool", "default": True},
-            "patience_seconds": {"type": "int", "default": 45},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     mark, ipv6 = module.params["mark"], module.params["ipv6"]
-    connection = this_connection()
-    ports = sshd_ports() | set(module.params["ssh_ports"])
-    if connection:
-        ports.add(connection[1])
-    if not ports:
-        module.fail_json(
-            msg="No port of sshd could be found on this host, so nothing was denied and nothing "
-            "changed. Fix: name it in host_firewall_ssh_ports."
-        )
-    ssh = list(
-        ssh_rules(ports, module.params["ssh_sources"], connection[0] if connection else None)
-    )
-    link = list(link_rules(module.params["rules"]))
     binary = module.get_bin_path("ufw")
-    armed = ""
+    # An interrupted run may have left its change unconfirmed.
+    armed = "" if module.check_mode else pending()
     try:
+        ssh, ports, run_from = ssh_found(module.params["ssh_ports"], module.params["ssh_sources"])
+        link = list(link_rules(module.params["rules"]))
         if binary is None:
             if not module.check_mode:
                 raise Refused("ufw is not installed")
@@ -453,7 +266,7 @@ def main() -> None:
         after = outcome(state, todo, mark, ipv6)
         if todo and binary is not None and not module.check_mode:
             ufw = Ufw(binary)
-            armed = arm(state.active, module.params["patience_seconds"])
+            armed = arm(lambda: way_back(state.active), module.params["patience_seconds"])
             ufw.apply(todo, mark, ipv6)
             after = ufw.state()
             left = plan(after, ssh, link, mark, ipv6)
@@ -464,8 +277,8 @@ def main() -> None:
     module.exit_json(
         changed=bool(todo),
         armed=armed,
-        ssh_ports=sorted(ports),
-        run_from=connection[0] if connection else None,
+        ssh_ports=ports,
+        run_from=run_from,
         strangers=[text for text, comment in after.rules.items() if not comment.startswith(mark)],
         diff={"before": state.text(), "after": after.text()},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,16 @@ ufw allow 443/tcp comment 'the shop's own'
 
 
 @pytest.fixture
-def ufw(plugin: Callable[[str], ModuleType]) -> Any:
+def guard(plugin: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Any:
+    module = plugin("host_firewall/module_utils/host_firewall_guard")
+    # Where Ansible puts it on the host.
+    monkeypatch.setitem(sys.modules, "ansible.module_utils.host_firewall_guard", module)
+    return module
+
+
+@pytest.fixture
+def ufw(plugin: Callable[[str], ModuleType], guard: Any) -> Any:
+    assert guard
     return plugin("host_firewall/library/host_firewall_ufw")
 
 
@@ -27,7 +37,7 @@ def state(ufw: Any, rules: dict[str, str], active: bool = True, incoming: str = 
 
 
 def ssh(ufw: Any, *ports: int) -> list[Any]:
-    return list(ufw.ssh_rules(ports, [], None))
+    return [ufw.Rule(port, "tcp", None, "ssh") for port in ports]
 
 
 def link(ufw: Any, *ports: int) -> list[Any]:
@@ -116,14 +126,14 @@ def test_an_old_comment_of_ours_is_renewed_and_the_rule_kept(ufw: Any) -> None:
     ],
 )
 def test_where_the_run_comes_from_is_let_in_whatever_the_sources_say(
-    ufw: Any, sources: list[str], run_from: str | None, let_in: list[str | None]
+    guard: Any, sources: list[str], run_from: str | None, let_in: list[str | None]
 ) -> None:
-    assert [rule.source for rule in ufw.ssh_rules([22], sources, run_from)] == let_in
+    assert [rule.source for rule in guard.ssh_rules([22], sources, run_from)] == let_in
 
 
 def test_a_rule_with_a_source_has_the_form_ufw_prints(ufw: Any) -> None:
     rule = ufw.Rule(3000, "tcp", "10.0.0.0/8", "controllers")
-    assert " ".join(rule.words()) == "allow from 10.0.0.0/8 to any port 3000 proto tcp"
+    assert " ".join(ufw.words(rule)) == "allow from 10.0.0.0/8 to any port 3000 proto tcp"
 
 
 def test_a_dry_run_says_what_there_would_be(ufw: Any) -> None:
