@@ -26,6 +26,8 @@ TOGETHER_SECONDS = 1.5
 #: So many ends make a mass drop, so many links of one controller a loop.
 MASS = 3
 LOOP = 4
+#: Who stays away longer than this between two links is not looping, seconds.
+LOOP_GAP_SECONDS = 60.0
 #: A link this short never carried anything, seconds.
 SHORT_SECONDS = 1.5
 
@@ -443,7 +445,7 @@ def loops(every: Sequence[Link]) -> list[Loop]:
         last = own[-12:]
         periods = [b.began - a.began for a, b in itertools.pairwise(last)]
         gaps = [b.began - a.at for a, b in itertools.pairwise(last)]
-        if statistics.median(gaps) <= 60.0:
+        if statistics.median(gaps) <= LOOP_GAP_SECONDS:
             found.append(Loop(controller, tuple(last), statistics.median(periods)))
     return found
 

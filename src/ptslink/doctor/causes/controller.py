@@ -19,6 +19,8 @@ from ptslink.doctor.pattern import Link, by_controller, constant, current, links
 
 #: Attempts of one controller closer together than this are a storm, seconds.
 STORM_SECONDS = 3.0
+#: A storm whose last attempt is older than this is over, seconds.
+STORM_OVER_SECONDS = 60.0
 #: So many of them make one.
 STORM_TRIES = 8
 #: So many starts in a row make a loop of reboots.
@@ -93,7 +95,7 @@ def _storm(case: Case) -> Match | None:
         last = [a for a in tries if (a.at or 0.0) >= moments[-(len(run) + 1)] - 0.1]
         refused = [a for a in last if not a.succeeded]
         now = case.fact("service.records", "now") or case.fact("host.clock", "now")
-        if now is not None and float(now) - moments[-1] > 60.0:
+        if now is not None and float(now) - moments[-1] > STORM_OVER_SECONDS:
             continue
         first = refused[0] if refused else last[0]
         return Match(

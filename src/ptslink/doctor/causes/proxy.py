@@ -604,7 +604,7 @@ def _read_timeout(case: Case) -> Match | None:
 
 def _read_timeout_fix(case: Case) -> Fix:
     configured = timers(case)
-    cycle = (configured.ping_interval or 20.0) + (configured.ping_timeout or 20.0)
+    cycle = (configured.ping_interval or 0.0) + (configured.ping_timeout or 0.0)
     value = int(max(300, 3 * cycle))
     return Fix(
         "Raise proxy_read_timeout and proxy_send_timeout above the service's ping cycle: "
