@@ -8,7 +8,7 @@ import pytest
 
 from ptslink.doctor.attempts import attempts, troubles
 from ptslink.doctor.causes import CAUSES
-from ptslink.doctor.collect.nginx import read_access
+from ptslink.doctor.collect.nginx_log import read_access
 from ptslink.doctor.collect.tls import read_s_client, read_x509
 from ptslink.doctor.evidence import Evidence, Status
 from ptslink.doctor.verdict import GUESS, judge

@@ -12,14 +12,13 @@ from ptslink.doctor.collect.nginx import (
     info_hidden,
     location_for,
     passes_to,
-    read_access,
     read_config,
-    read_error,
     read_processes,
     read_test,
     seconds,
     site_for,
 )
+from ptslink.doctor.collect.nginx_log import read_access, read_error
 from unit.doctor.traces import CAPTURES, captured_access, captured_config, captured_error
 
 
