@@ -1,0 +1,89 @@
+"""What the fuzzer found stays found: every case, and every seed, through its target again.
+
+The promises themselves are in tests/fuzz/targets.py; `scripts/bench fuzz` looks for more.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from tests.fuzz.seeds import SEEDS
+from tests.fuzz.targets import TARGETS
+
+#: Target -> name -> input. Each made its target fail once.
+CASES: dict[str, dict[str, bytes]] = {
+    "head": {
+        "credentials that are not ASCII": (
+            b"GET /pts HTTP/1.1\r\nHost: x\r\nAuthorization: Basic \xff\xfe\r\n"
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        ),
+    },
+    "envelope": {
+        "an Id that is not UTF-8": b'{"Packets":[{"Id":"\xff","Type":"UploadX"}]}',
+        "an Id that is not UTF-8, fished": b'{{"Id":"\xff","Type":"UploadX"',
+        "an Id with a leading zero, fished": b'{{"Id":05,"Type":"UploadX"',
+        "a time with a zone": (
+            b'{"Packets":[{"Id":1,"Type":"UploadPumpTransaction",'
+            b'"Data":{"DateTime":"2026-03-01T10:01+02"}}]}'
+        ),
+    },
+    "natural-key": {
+        "a time with a zone": b'\x03\x00{"DateTime":"2026-03-01T10:01+02"}\xfe"x"',
+        "a time with a zone and no minutes": b'\x00\x00{"DateTime":"2026-03-01T10+02:00"}',
+        "a week": b'\x00\x00{"DateTime":"2026-W10-1T10:00:00"}',
+    },
+    "repetition": {
+        "quotes that never end": b'{"a":"\xfe\\"\xfe',
+        "digits that never end": b'{"a":\xfe1\xfex',
+        "signs that never end": b'{"a":\xfe1-\xfe"',
+        "strings without commas": b'{"a":\xfe"b" \xfe',
+    },
+}
+
+#: Far above what any input needs; what one of these took before it was mended was minutes.
+HANG_SECONDS = 30
+
+
+@contextmanager
+def no_hang() -> Iterator[None]:
+    def give_up(*_: object) -> None:
+        raise TimeoutError("an input that takes so long holds up every controller")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    ("target", "case"),
+    [
+        pytest.param(target, case, id=f"{target}: {name}")
+        for target, cases in CASES.items()
+        for name, case in cases.items()
+    ],
+)
+def test_what_was_found_is_mended(target: str, case: bytes) -> None:
+    with no_hang():
+        TARGETS[target](case)
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_every_seed_holds(target: str) -> None:
+    with no_hang():
+        for seed in SEEDS[target]:
+            TARGETS[target](seed)
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+@pytest.mark.parametrize("data", [b"", b"\0", b"\xff" * 9, b'"', b"{", b"\r\n"])
+def test_next_to_nothing_holds(target: str, data: bytes) -> None:
+    with no_hang():
+        TARGETS[target](data)
