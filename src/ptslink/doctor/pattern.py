@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ptslink.doctor.attempts import PROBE_ID_PREFIX, SAME_SECONDS, other_connection
-from ptslink.doctor.collect.nginx import location_for, passes_to
+from ptslink.doctor.collect.nginx_config import location_for, passes_to
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 
 #: Links of different controllers that end within this many seconds of each other end together.

@@ -8,13 +8,11 @@ from typing import Any
 import crossplane
 import pytest
 
-from ptslink.doctor.collect.nginx import (
-    info_hidden,
+from ptslink.doctor.collect.nginx import info_hidden, read_processes, read_test
+from ptslink.doctor.collect.nginx_config import (
     location_for,
     passes_to,
     read_config,
-    read_processes,
-    read_test,
     seconds,
     site_for,
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 import crossplane
 
-from ptslink.doctor.collect.nginx import read_config
+from ptslink.doctor.collect.nginx_config import read_config
 from ptslink.doctor.collect.nginx_log import read_access, read_error
 from ptslink.doctor.collect.service import shown_config
 from ptslink.doctor.evidence import Case, Evidence, Status

@@ -36,7 +36,7 @@ from ptslink.doctor.causes.failing import (
     where,
 )
 from ptslink.doctor.causes.tls import is_plain
-from ptslink.doctor.collect.nginx import location_for, site_for
+from ptslink.doctor.collect.nginx_config import location_for, site_for
 from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import (
     constant,

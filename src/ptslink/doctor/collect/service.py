@@ -245,12 +245,13 @@ def _local(machine: Machine, watch: Stopwatch, tables: Mapping[str, Json]) -> It
 def _fronted(watch: Stopwatch, listen: Mapping[str, Json]) -> dict[int, bool]:
     """The ports on which nginx stands before the service, and whether they speak TLS."""
     from ptslink.doctor.collect import nginx
+    from ptslink.doctor.collect.nginx_config import passes_to
 
     facts = nginx.configured(watch).facts
     return {
         entry["port"]: entry["ssl"]
         for site in facts.get("sites", [])
-        if any(nginx.passes_to(facts, place, int(listen["port"])) for place in site["locations"])
+        if any(passes_to(facts, place, int(listen["port"])) for place in site["locations"])
         for entry in site["listen"]
         if entry["port"]
     }
