@@ -31,7 +31,7 @@ class Seen:
         refused: attempts that did not become a link, by what was seen.
         endings: links that ended, by close code received or how they broke.
         away: seconds from the end of each link to the controller's next one, ascending; the
-            controller's own pause of a second included.
+            controller's own pause included.
         same_process: whether the server's process is the one from before.
     """
 

@@ -29,10 +29,10 @@ from ptslink.simulator.result import ControllerResult
 
 #: Seconds between two messages of a kind; some hundred messages a second from 500 controllers.
 PERIODS: Final = {
-    "UploadStatus": 5.0,
-    "UploadPumpTransaction": 4.0,
-    "UploadTankMeasurement": 8.0,
-    "UploadPayment": 10.0,
+    "UploadStatus": 10.0,
+    "UploadPumpTransaction": 5.0,
+    "UploadTankMeasurement": 15.0,
+    "UploadPayment": 15.0,
     "UploadAlertRecord": 60.0,
     "UploadInTankDelivery": 60.0,
     "RequestTagsInformation": 30.0,
@@ -120,8 +120,8 @@ def say(content: dict[str, Any]) -> None:
 @click.argument("url")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option("--controllers", type=click.IntRange(1), default=500)
-@click.option("--reconnect", default=1.0, help="Seconds before a lost connection is tried again.")
-@click.option("--ramp", default=100.0, help="Controllers switched on in a second.")
+@click.option("--reconnect", default=0.2, help="Seconds before a lost connection is tried again.")
+@click.option("--ramp", default=200.0, help="Controllers switched on in a second.")
 @click.option("--seed", default=lambda: str(int(time.time())))
 def main(
     url: str, ledger: Path, controllers: int, reconnect: float, ramp: float, seed: str

@@ -119,8 +119,9 @@ class MemoryJournal:
         return bool(controller)
 
     def settle(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for entry in waiting:
+        # An answer may let the next request in, and that is settled too.
+        while self._waiting:
+            entry = self._waiting.pop(0)
             entry.stored = True
             if entry.settled is not None:
                 entry.settled(entry)
