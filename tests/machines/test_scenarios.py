@@ -24,7 +24,7 @@ LOGS = ROOT / "build" / "scenarios"
 SIDE_BY_SIDE = 2
 
 # What molecule says when it starts a step of a scenario.
-STEP = re.compile(r"(?P<scenario>[\w-]+) ➜ (?P<step>[\w-]+): Executing")
+STEP = re.compile(r"\[(?P<scenario>[\w-]+) > (?P<step>[\w-]+)\] Executing$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
