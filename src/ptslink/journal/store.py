@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ptslink.journal import schema
 from ptslink.journal.entry import Entry, Evidence, Fact
-from ptslink.jsonpts.envelope import decode
+from ptslink.jsonpts.envelope import Packet, decode
 from ptslink.jsonpts.natural import canonical_content
 
 #: Statement sizes: a batch is cut into the largest that fit. Few sizes, so that SQLite's prepared
@@ -75,6 +75,7 @@ class Store:
         self._inode = (stat.st_dev, stat.st_ino)
         self._next_message = self._next("messages")
         self._next_record = self._next("records")
+        self._recalled: tuple[int, Sequence[Packet]] | None = None
         self._controllers: dict[str, int] = {
             pts_id: id_ for id_, pts_id in execute("SELECT id, pts_id FROM controllers")
         }
@@ -150,6 +151,8 @@ class Store:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             raise
+        finally:
+            self._recalled = None  # a rolled back row's number is given out again
         self._sampled.update(sampled)
         return duplicates
 
@@ -319,14 +322,26 @@ class Store:
         """Whether a packet's content is another than that of the record with its key."""
         _, where, packet = earlier
         if isinstance(where, Entry):
-            raw = where.raw
+            before: Sequence[Packet] | None = _packets(where)
         else:
-            row = self._connection.execute("SELECT raw FROM messages WHERE id = ?", (where,))
+            before = self._packets_on_record(where)
+        if before is None:
+            return True
+        return _content(_packets(entry), index) != _content(before, packet)
+
+    def _packets_on_record(self, message: int) -> Sequence[Packet] | None:
+        """The packets of a stored message, or None if it is gone.
+
+        The last one is remembered: a message of a thousand packets that comes again must not be
+        fetched and decoded a thousand times.
+        """
+        if self._recalled is None or self._recalled[0] != message:
+            row = self._connection.execute("SELECT raw FROM messages WHERE id = ?", (message,))
             found = row.fetchone()
             if found is None:
-                return True
-            raw = found[0]
-        return content_of(entry.raw, index) != content_of(raw, packet)
+                return None
+            self._recalled = (message, decode(found[0]).packets)
+        return self._recalled[1]
 
     def _insert(self, table: str, rows: Sequence[Row]) -> None:
         if not rows:
@@ -356,8 +371,15 @@ class Store:
 
 def content_of(raw: bytes, index: int) -> bytes:
     """The stable content of a message's packet in canonical form, for comparing two copies."""
-    packets = decode(raw).packets
+    return _content(decode(raw).packets, index)
+
+
+def _content(packets: Sequence[Packet], index: int) -> bytes:
     return canonical_content(packets[index].data) if index < len(packets) else b""
+
+
+def _packets(entry: Entry) -> Sequence[Packet]:
+    return entry.packets or decode(entry.raw).packets
 
 
 def _natural_key(controller: int, type_: int, fact: Fact) -> bytes:

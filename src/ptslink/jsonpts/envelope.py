@@ -126,6 +126,13 @@ def decode(payload: bytes) -> Message:
     Args:
         payload: the message as received, any bytes at all.
     """
+    if not payload.isascii():
+        try:
+            payload.decode("utf-8")
+        except UnicodeDecodeError:
+            # Text messages were checked on the way in; binary ones and posted bodies were not, and
+            # a parser that skips what it does not need would not notice.
+            return _second_chance(payload)
     try:
         plain = _plain_envelope.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

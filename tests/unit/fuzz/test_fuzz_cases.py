@@ -13,6 +13,12 @@ import pytest
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import TARGETS
 
+#: Eight hundred packets of one fact, each with other content, and a comma too many.
+_COPIES = b",".join(
+    b'{"Id":%d,"Type":"UploadAlertRecord","Data":{"DateTime":"2026-03-01T10:01:00","Code":1,'
+    b'"DeviceType":"Pump","DeviceNumber":1,"State":"Started","New":%d}}' % (number, number)
+    for number in range(800)
+)
 #: Target -> name -> input. Each made its target fail once.
 CASES: dict[str, dict[str, bytes]] = {
     "head": {
@@ -26,6 +32,10 @@ CASES: dict[str, dict[str, bytes]] = {
         "an Id that is not UTF-8": b'{"Packets":[{"Id":"\xff","Type":"UploadX"}]}',
         "an Id that is not UTF-8, fished": b'{{"Id":"\xff","Type":"UploadX"',
         "an Id with a leading zero, fished": b'{{"Id":05,"Type":"UploadX"',
+        "a tag that is not UTF-8": (
+            b'{"Packets":[{"Id":8,"Type":"RequestTagsInformation",'
+            b'"Data":{"Tags":[{"Tag":"F0\x893"}]}}]}'
+        ),
         "a time with a zone": (
             b'{"Packets":[{"Id":1,"Type":"UploadPumpTransaction",'
             b'"Data":{"DateTime":"2026-03-01T10:01+02"}}]}'
@@ -35,6 +45,9 @@ CASES: dict[str, dict[str, bytes]] = {
         "a time with a zone": b'\x03\x00{"DateTime":"2026-03-01T10:01+02"}\xfe"x"',
         "a time with a zone and no minutes": b'\x00\x00{"DateTime":"2026-03-01T10+02:00"}',
         "a week": b'\x00\x00{"DateTime":"2026-W10-1T10:00:00"}',
+    },
+    "journal": {
+        "a message of copies": b'{"Packets":[' + _COPIES + b",]}",
     },
     "repetition": {
         "quotes that never end": b'{"a":"\xfe\\"\xfe',
