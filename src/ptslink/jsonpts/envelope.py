@@ -172,7 +172,9 @@ def _second_chance(payload: bytes) -> Message:
         found = repair.fish(payload[:MAX_REPAIRED_BYTES])
         if not found.packets:
             return Message(found.controller, [], (*notes, UNREADABLE))
-        packets = [Packet(id_, type_, b"") for id_, type_ in found.packets]
+        packets = [Packet(id_, type_, b"") for id_, type_ in found.packets[:MAX_PACKETS]]
+        if len(found.packets) > MAX_PACKETS:
+            notes.append(TOO_MANY_PACKETS)
         return Message(found.controller, packets, (*notes, repair.FISHED))
     return _message(_tightened(loose, notes), notes)
 

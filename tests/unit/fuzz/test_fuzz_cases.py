@@ -53,6 +53,7 @@ CASES: dict[str, dict[str, bytes]] = {
         "quotes that never end": b'{"a":"\xfe\\"\xfe',
         "digits that never end": b'{"a":\xfe1\xfex',
         "signs that never end": b'{"a":\xfe1-\xfe"',
+        "packets without end, fished": b'{"Packets\0[\xfe{"Id":1,"Type":"UploadX"},\xfe]}',
         "strings without commas": b'{"a":\xfe"b" \xfe',
     },
 }
