@@ -26,7 +26,6 @@ SIDE_BY_SIDE = 2
 #: Scenarios that were not yet seen to hold from beginning to end, each with what is missing. They
 #: are run by hand (`molecule test -s NAME`) until they are; then their line goes.
 NOT_YET = {
-    "firewalld": "its steps were seen to hold one by one, its idempotence not at all",
     "interrupted": "its kills were seen to be healed one by one, not in one run",
 }
 
