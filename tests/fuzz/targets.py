@@ -141,7 +141,7 @@ def _answered(payload: bytes) -> None:
     filed = _entry(payload)
     assert filed.raw == payload, "what is kept is not what came"
     if filed.facts:
-        content_of(payload, filed.facts[-1].index)
+        content_of(decode(payload).packets, filed.facts[-1].index)
     for fact in filed.facts:
         assert len(fact.digest) == 16
         if fact.local_time:

@@ -327,7 +327,7 @@ class Store:
             before = self._packets_on_record(where)
         if before is None:
             return True
-        return _content(_packets(entry), index) != _content(before, packet)
+        return content_of(_packets(entry), index) != content_of(before, packet)
 
     def _packets_on_record(self, message: int) -> Sequence[Packet] | None:
         """The packets of a stored message, or None if it is gone.
@@ -369,12 +369,8 @@ class Store:
         return id_
 
 
-def content_of(raw: bytes, index: int) -> bytes:
-    """The stable content of a message's packet in canonical form, for comparing two copies."""
-    return _content(decode(raw).packets, index)
-
-
-def _content(packets: Sequence[Packet], index: int) -> bytes:
+def content_of(packets: Sequence[Packet], index: int) -> bytes:
+    """The stable content of one of a message's packets in canonical form, to compare two copies."""
     return canonical_content(packets[index].data) if index < len(packets) else b""
 
 
