@@ -55,3 +55,11 @@ def accept(command: list[str | Path]) -> None:
     )
     if done.returncode != 0:
         pytest.fail(f"{done.stdout}\n{done.stderr}".strip(), pytrace=False)
+
+
+def test_every_suite_can_be_collected_together() -> None:
+    """A clash of names or an import that fails shows here, without a machine."""
+    suites = ["tests/lint", "tests/unit", "tests/machines"]
+    accept(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *suites]
+    )

@@ -23,12 +23,6 @@ SCENARIOS = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/mole
 LOGS = ROOT / "build" / "scenarios"
 SIDE_BY_SIDE = 2
 
-#: Scenarios not yet trusted, each with what is missing. They
-#: are run by hand (`molecule test -s NAME`) until they are; then their line goes.
-NOT_YET = {
-    "interrupted": "seen to hold whole once; to be seen again before a landing hangs on it",
-}
-
 # What molecule says when it starts a step of a scenario.
 STEP = re.compile(r"\[(?P<scenario>[\w-]+) > (?P<step>[\w-]+)\] Executing$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -85,9 +79,7 @@ def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, tuple[Run, F
     asked = [
         str(item.callspec.params["scenario"])
         for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and item.originalname == "test_scenario_holds"
-        and item.get_closest_marker("skip") is None
+        if isinstance(item, pytest.Function) and item.originalname == "test_scenario_holds"
     ]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         runs = [Run(scenario) for scenario in asked]
@@ -99,15 +91,7 @@ def test_there_are_scenarios() -> None:
     assert SCENARIOS
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        pytest.param(
-            name, marks=[pytest.mark.skip(reason=f"{name}: {NOT_YET[name]}")] * (name in NOT_YET)
-        )
-        for name in SCENARIOS
-    ],
-)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario_holds(
     scenario: str,
     under_way: dict[str, tuple[Run, Future[int]]],
