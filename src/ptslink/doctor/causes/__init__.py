@@ -1,4 +1,4 @@
-"""Every cause the doctor knows, one file a layer. Adding one is one entry and one injected test."""
+"""Every cause the doctor knows, one module a layer. Adding one is one entry and one injected test."""
 
 from __future__ import annotations
 

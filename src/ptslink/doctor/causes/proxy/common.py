@@ -1,0 +1,71 @@
+"""What the rules of this layer share: the fix by provisioning, nginx's configuration, hosts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ptslink.doctor.attempts import Attempt
+from ptslink.doctor.cause import Auto, Fix
+from ptslink.doctor.causes.failing import PROVISION_NGINX, service_config
+from ptslink.doctor.evidence import Case, Json
+from ptslink.handshake.path import link_path
+
+_WORKS = "The upgrade through nginx is answered with 101, and the link stays."
+
+
+def nginx_fix(summary: str, expect: str = _WORKS, **more: Any) -> Fix:
+    """A fix that provisioning nginx brings, unless *more* says another command."""
+    return Fix(
+        summary, expect, more.pop("auto", Auto.YES), more.pop("command", PROVISION_NGINX), **more
+    )
+
+
+def nginx_config(case: Case) -> Mapping[str, Json]:
+    """The facts of ``nginx.config``, or {}."""
+    piece = case.first("nginx.config")
+    return piece.facts if piece is not None else {}
+
+
+def direct_only(case: Case) -> bool:
+    """Whether nothing shows that the link goes through nginx at all."""
+    return not any(True for _ in case.all("nginx.config"))
+
+
+def host_in(url: str) -> str:
+    """The host of a URL or of a Host header, without port and brackets."""
+    return re.sub(r":\d+$", "", url.split("://")[-1].split("/")[0]).strip("[]")
+
+
+def host_of(a: Attempt) -> str:
+    """The host that was asked for, or the address where no Host was told."""
+    return host_in(a.host or str(a.facts.get("address") or ""))
+
+
+def own_hosts(case: Case) -> list[str]:
+    """The target's host and this machine's addresses."""
+    return [host_in(case.target)] + [
+        str(entry["address"]) for entry in case.fact("net.addresses", "addresses") or []
+    ]
+
+
+def returning(case: Case, start: str) -> Iterator[tuple[str, list[str]]]:
+    """``return`` lines of nginx's sites whose code starts so: (file and line, arguments)."""
+    for site in case.fact("nginx.config", "sites") or []:
+        for level in (site, *site["locations"]):
+            for rule in level["settings"]["return"]:
+                if rule["args"] and rule["args"][0].startswith(start):
+                    when = f" if {rule['if']}" if rule["if"] else ""
+                    yield f"{site['file']} line {rule['line']}{when}", rule["args"]
+
+
+def _accepted_paths(case: Case) -> set[str]:
+    listen = service_config(case, "listen")
+    paths = [listen.get("path", "ptsWebSocket"), *listen.get("alternative_paths", [])]
+    return {link_path("/" + str(path)) for path in paths}
+
+
+def asks_link(a: Attempt, case: Case) -> bool:
+    """Whether the path asked for is one the service serves."""
+    return a.path is not None and link_path(a.path) in _accepted_paths(case)

@@ -1,0 +1,174 @@
+"""nginx's own life: a configuration it refuses, its reloads and restarts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.causes.failing import RELOAD, match
+from ptslink.doctor.causes.proxy.common import nginx_fix
+from ptslink.doctor.evidence import Case
+from ptslink.doctor.pattern import links, timers
+
+
+def _map_missing(case: Case) -> Match | None:
+    process = case.first("nginx.process")
+    if process is None or not process.facts.get("running"):
+        return None
+    message = str(process.facts.get("test_message") or "")
+    if process.facts.get("test_ok") is not False or not message:
+        return None
+    unknown = re.search(r'unknown "(\w+)" variable', message)
+    lines = [f"nginx -t: {message}", "nginx runs on with the configuration it had before."]
+    return match(None, 0.95 if unknown else 0.9, *lines, ruled_out=("px-not-running-bad-config",))
+
+
+def _not_running(case: Case) -> Match | None:
+    process = case.first("nginx.process")
+    if process is None or process.facts.get("running") or not process.facts.get("installed"):
+        return None
+    message = str(process.facts.get("test_message") or "")
+    if process.facts.get("test_ok") is not False or not message:
+        return None
+    state = process.facts.get("active_state")
+    out = ("px-map-missing", "tcp-service-down")
+    return match(
+        None, 0.97, f"nginx does not run (unit {state}); nginx -t: {message}", ruled_out=out
+    )
+
+
+def _reload_shutdown(case: Case) -> Match | None:
+    grace = timers(case).worker_shutdown
+    if not grace:
+        return None
+    for reload, slack in _reloads(case):
+        hit = [
+            link
+            for link in links(case)
+            if (link.lost or not link.code)
+            and -slack <= link.at - reload - grace <= 2.5
+            and link.began < reload
+        ]
+        if hit:
+            lines = [
+                f"nginx was told to reload; {hit[0].at - reload:.1f} s later "
+                f"{len(hit)} links were lost without a closing frame.",
+                f"worker_shutdown_timeout is {grace:g} s: old workers end their links then.",
+            ]
+            out = ("px-restart", "app-no-graceful-stop")
+            return match(None, 0.95, hit[0].shown(), *lines, ruled_out=out)
+    return None
+
+
+def _reloads(case: Case) -> Iterator[tuple[float, float]]:
+    """When nginx was reloaded, and how far the true moment may lie before it, in seconds."""
+    for piece in case.all("nginx.error"):
+        for event in piece.facts["events"]:
+            if event["kind"] == "reloading":
+                yield event["time"], 0.5
+    # nginx tells of it at "notice", which is seldom kept; the age of its workers tells as well.
+    started, reloaded = (case.fact("nginx.process", k) for k in ("started", "reloaded"))
+    if reloaded and (started is None or reloaded - started > 2.0):
+        yield float(reloaded), 1.5
+
+
+def _restart(case: Case) -> Match | None:
+    started = case.fact("nginx.process", "started")
+    stops = [
+        event["time"]
+        for piece in case.all("nginx.error")
+        for event in piece.facts["events"]
+        if event["kind"] == "stopping"
+    ]
+    if started:
+        stops.append(float(started))
+    service = _service_started(case)
+    for stop in stops:
+        hit = [
+            link
+            for link in links(case)
+            if (link.lost or not link.code) and link.proxied and abs(link.at - stop) <= 6.0
+        ]
+        hit = [link for link in hit if link.began < stop - 0.5]
+        if not hit or len({link.controller for link in hit}) < min(3, _controllers(case)):
+            continue
+        if service is not None and abs(service - stop) <= 6.0:
+            continue  # the service went as well: its own stop explains it
+        lines = [
+            f"{len(hit)} links ended within 6 s of nginx's own stop, without a closing frame.",
+            "A reload would have kept them.",
+        ]
+        return match(
+            None,
+            0.93,
+            hit[0].shown(),
+            *lines,
+            ruled_out=("px-reload-shutdown", "app-no-graceful-stop"),
+        )
+    return None
+
+
+def _service_started(case: Case) -> float | None:
+    for piece in case.all("host.unit"):
+        if piece.facts.get("unit") == "ptslink.service" and piece.facts.get("started"):
+            return float(piece.facts["started"])
+    return None
+
+
+def _controllers(case: Case) -> int:
+    """How many controllers are known from the links; at least one."""
+    return max(1, len({link.controller for link in links(case)}))
+
+
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "px-map-missing",
+        Layer.PROXY,
+        "nginx's configuration on disk is refused; a reload keeps the old one",
+        nginx_fix(
+            "Repair the line nginx -t names (for the link: the map that defines the variable), "
+            "then reload.",
+            "nginx -t passes, and a reload takes the new configuration.",
+        ),
+        _map_missing,
+    ),
+    Cause(
+        "px-not-running-bad-config",
+        Layer.PROXY,
+        "nginx does not start: its configuration is refused",
+        nginx_fix(
+            "Repair the line nginx -t names, then start nginx.",
+            "nginx -t passes and nginx runs.",
+            command="nginx -t; systemctl start nginx",
+        ),
+        _not_running,
+        ("tcp-service-down", "tcp-wrong-port", "px-map-missing"),
+    ),
+    Cause(
+        "px-reload-shutdown",
+        Layer.PROXY,
+        "A reload of nginx ends all links: worker_shutdown_timeout",
+        nginx_fix(
+            "Remove worker_shutdown_timeout (or make it hours): old workers may keep their links.",
+            "Links survive the next reload.",
+            command="sed -i '/worker_shutdown_timeout/d' /etc/nginx/nginx.conf && " + RELOAD,
+        ),
+        _reload_shutdown,
+        ("dev-reconnect-storm",),
+    ),
+    Cause(
+        "px-restart",
+        Layer.PROXY,
+        "nginx was restarted, and all links with it",
+        Fix(
+            "Reload instead of restarting, and keep nginx out of the nightly upgrades or give "
+            "them a window.",
+            "Links survive the next change of nginx.",
+            Auto.YES,
+            "systemctl reload nginx",
+        ),
+        _restart,
+        ("dev-reconnect-storm",),
+    ),
+)

@@ -1,0 +1,225 @@
+"""Which of nginx's sites, locations and protocols answers the link's request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ptslink.doctor.attempts import Attempt
+from ptslink.doctor.cause import Cause, Layer, Match
+from ptslink.doctor.causes.failing import (
+    RETRY_AFTERMATH,
+    by_nginx,
+    by_service,
+    failing,
+    match,
+    where,
+)
+from ptslink.doctor.causes.proxy.common import (
+    asks_link,
+    host_in,
+    host_of,
+    nginx_config,
+    nginx_fix,
+    own_hosts,
+    returning,
+)
+from ptslink.doctor.collect.nginx_config import location_for, site_for
+from ptslink.doctor.evidence import Case
+from ptslink.doctor.pattern import link_location
+
+
+def _https_redirect(case: Case) -> Match | None:
+    def redirected(a: Attempt) -> bool:
+        if a.status not in (301, 302, 303, 307, 308):
+            return False
+        target = a.header("Location") or ""
+        if target:
+            same = host_in(target) in (host_of(a), "", *own_hosts(case))
+            return target.startswith("https://") and same and not a.tls
+        return by_nginx(a) and a.source == "nginx" and not a.tls
+
+    seen = failing(case, redirected)
+    if seen is None:
+        return None
+    target = seen.header("Location")
+    rules = list(returning(case, "30"))
+    lines = [f"Location: {target}"] if target else []
+    lines += [f"{file}: return {' '.join(args)}" for file, args in rules]
+    lines.append("A controller does not follow redirects.")
+    return match(seen, 0.95, *lines, ruled_out=("px-captive-portal", "px-default-server"))
+
+
+def _path_rewrite(case: Case) -> Match | None:
+    place = link_location(case)
+    target = str(place[1]["settings"]["proxy_pass"]) if place else ""
+    uri = target.split("://")[-1].partition("/")[2]
+    with_uri = "/" in target.split("://")[-1]
+    rewrites = place[1]["settings"]["rewrite"] if place else []
+
+    def rewritten(a: Attempt) -> bool:
+        if not (a.status == 404 and by_service(a) and a.hop != "service"):
+            return False
+        if a.source == "service":
+            return False
+        if a.backend_path is not None:
+            return a.backend_path != a.path and asks_link(a, case)
+        return asks_link(a, case) and (with_uri or bool(rewrites))
+
+    seen = failing(case, rewritten)
+    if seen is None:
+        return None
+    lines = []
+    if seen.backend_path is not None:
+        lines.append(f"nginx was asked for {seen.path}, the service for {seen.backend_path}.")
+    if place and with_uri:
+        lines.append(f"{where(*place)}: proxy_pass {target} replaces the path by /{uri}.")
+    lines += [f"{where(*place)}: rewrite {rule}" for rule in rewrites] if place else []
+    return match(seen, 0.96, *lines, ruled_out=("px-location-404", "hs-wrong-path"))
+
+
+def _location_404(case: Case) -> Match | None:
+    def nowhere(a: Attempt) -> bool:
+        if not (a.status == 404 and by_nginx(a)):
+            return False
+        return asks_link(a, case) and _wrong_site(a, case) is None
+
+    seen = failing(case, nowhere)
+    if seen is None:
+        return None
+    lines = ["nginx's own page: no location of this site passes the path on to the service."]
+    site = site_for(nginx_config(case), seen.port or 80, seen.host or "")
+    if site:
+        listed = ", ".join(f"{p['modifier']} {p['match']}".strip() for p in site["locations"])
+        lines.append(f"{site['file']} line {site['line']} has the locations: {listed or 'none'}.")
+    return match(seen, 0.94, *lines, ruled_out=("px-path-rewrite", "hs-wrong-path"))
+
+
+def _wrong_site(a: Attempt, case: Case) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The site that answers for the Host sent, and the one that should have, if they differ."""
+    config = nginx_config(case)
+    if not config or a.port is None or not a.path:
+        return None
+    got = site_for(config, a.port, a.host or "")
+    if got is None:
+        return None
+    taken = location_for(got, a.path)
+    if taken is not None and taken["settings"]["proxy_pass"] and not got["settings"]["return"]:
+        return None
+    for site in config.get("sites", []):
+        if site is got or all(entry["port"] != a.port for entry in site["listen"]):
+            continue
+        place = location_for(site, a.path)
+        if place is not None and place["settings"]["proxy_pass"]:
+            return got, site
+    return None
+
+
+def _default_server(case: Case) -> Match | None:
+    def elsewhere(a: Attempt) -> bool:
+        if a.status == 101 or by_service(a):
+            return False
+        if _wrong_site(a, case) is not None:
+            return True
+        return a.status == 444
+
+    seen = failing(case, elsewhere)
+    if seen is None:
+        named = _works_by_name(case)
+        if named is None:
+            return None
+        seen = failing(case, lambda a: a.source in ("site", "control"))
+        line = f"With Host: {named} the link is made; with the address it is not."
+        return match(seen, 0.9, line)
+    wrong = _wrong_site(seen, case)
+    lines = [f"The request's Host is {seen.host!r}."]
+    if wrong:
+        got, right = wrong
+        lines.append(
+            f"{got['file']} line {got['line']} answers it ({' '.join(got['names']) or 'default'})."
+        )
+        lines.append(
+            f"The link is in {right['file']} line {right['line']} ({' '.join(right['names'])})."
+        )
+    out = ("px-location-404", "px-https-redirect", "hs-malformed-request")
+    return match(seen, 0.95 if wrong else 0.8, *lines, ruled_out=out)
+
+
+def _works_by_name(case: Case) -> str | None:
+    for piece in case.all("http.upgrade"):
+        if piece.facts.get("tried") == "host" and piece.facts.get("status") == 101:
+            return str(piece.facts.get("host"))
+    return None
+
+
+def _h2_only(case: Case) -> Match | None:
+    def settings_frame(a: Attempt) -> bool:
+        head = a.first_bytes
+        served = len(head) >= 9 and head[0] == 0 and head[3] == 4 and a.source != "service"
+        return (served and a.method is not None) or a.event("http2-preface") is not None
+
+    seen = failing(case, settings_frame)
+    if seen is None:
+        return None
+    lines = ["The server's first bytes are an HTTP/2 SETTINGS frame: the port speaks HTTP/2 only."]
+    for site in nginx_config(case).get("sites", []):
+        plain = [e["port"] for e in site["listen"] if e["http2"] and not e["ssl"]]
+        if plain:
+            lines.append(f"{site['file']} line {site['line']}: listen {plain[0]} http2 without ssl")
+    return match(seen, 0.97, *lines, ruled_out=("hs-malformed-request",))
+
+
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "px-https-redirect",
+        Layer.PROXY,
+        "The plain port redirects everything to https",
+        nginx_fix(
+            "Exempt the link's path from the redirect on port 80, or give the controller the "
+            "TLS port.",
+            "The plain port answers the upgrade with 101.",
+            controller="Server tab: protocol HTTPS and port 443, where TLS is wanted",
+        ),
+        _https_redirect,
+        RETRY_AFTERMATH,
+    ),
+    Cause(
+        "px-path-rewrite",
+        Layer.PROXY,
+        "nginx changes the path on the way to the service",
+        nginx_fix("Write proxy_pass without a path (http://ptslink;), and no rewrite."),
+        _path_rewrite,
+        RETRY_AFTERMATH,
+    ),
+    Cause(
+        "px-location-404",
+        Layer.PROXY,
+        "nginx has no location for the link's path",
+        nginx_fix(
+            "Let the location of the link take every path: location / { proxy_pass "
+            "http://ptslink; }"
+        ),
+        _location_404,
+        RETRY_AFTERMATH,
+    ),
+    Cause(
+        "px-default-server",
+        Layer.PROXY,
+        "Another site of nginx answers: the Host does not match",
+        nginx_fix(
+            "Make the site of the link the one for bare addresses: no names, or the address among "
+            "them.",
+            "A request with the address as its Host is answered with 101.",
+            ansible={"nginx_proxy_server_names": [], "nginx_proxy_default_site": "absent"},
+        ),
+        _default_server,
+        RETRY_AFTERMATH,
+    ),
+    Cause(
+        "px-h2-only",
+        Layer.PROXY,
+        "The plain port speaks HTTP/2 only",
+        nginx_fix("Take http2 off the plain listener."),
+        _h2_only,
+        RETRY_AFTERMATH,
+    ),
+)
