@@ -1,4 +1,4 @@
-"""Every cause the doctor knows, one module a layer. Adding one is one entry and one injected test."""
+"""Every cause the doctor knows, one module a layer. One is an entry here, a row that injects it."""
 
 from __future__ import annotations
 
