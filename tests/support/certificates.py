@@ -55,9 +55,13 @@ def certify(
     kind: str = "ecdsa",
     names: Sequence[str] = (),
     days: tuple[int, int] = (-1, 90),
+    key: PrivateKey | None = None,
 ) -> Party:
-    """A party called ``name``, an authority unless it is for ``names``; ``days`` from now."""
-    key = new_key(kind)
+    """A party called ``name``, an authority unless it is for ``names``; ``days`` from now.
+
+    The key is a new one of *kind* where none is given.
+    """
+    key = key or new_key(kind)
     now = datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     builder = (

@@ -1,7 +1,8 @@
-"""The fault matrix: causes injected for real on a provisioned machine, and named by the doctor.
+r"""The fault matrix: causes injected for real on a provisioned machine, and named by the doctor.
 
     scripts/lab up --lab faults
-    PTSLINK_LAB=faults ansible-playbook -i inventory/lab site.yml
+    PTSLINK_LAB=faults ansible-playbook -i inventory/lab site.yml \
+        -e @tests/machines/faults/machine.yml
     python -m machines.faults --lab faults [ID ...]      (with tests/ on PYTHONPATH)
 
 Tables: one file a layer, each a tuple ``FAULTS`` of :class:`Fault`. The runner shares one machine

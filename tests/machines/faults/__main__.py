@@ -78,7 +78,7 @@ def run_one(bench: Bench, fault: Fault, keep: Path | None) -> dict[str, Any]:
                 bench.run([step])
             except BenchError as error:
                 result.setdefault("undo_error", str(error))
-    after, _, found = verdict_of(bench, HEALTHY)
+    after, _, found = verdict_of(bench, fault.afterwards or HEALTHY)
     result["healthy_after"] = after.healthy
     if not after.healthy:
         result["left_behind"] = [

@@ -67,6 +67,10 @@ class Bench:
             "root": str(ROOT),
             "simulate": f"env PYTHONPATH={ROOT / 'src'} {sys.executable} -m ptslink.cli simulate",
             "faults": str(Path(__file__).parent),
+            # The authority that signed the machine's certificates, where it speaks TLS.
+            "authority": str(Path(told["ssh_key"]).parent / "tls"),
+            # A line inside the machine, for what is piped into it.
+            "enter": shlex.join([sys.executable, str(LAB), "exec", "--lab", lab, machine, "--"]),
         }
         self._namespace = own["namespace"]
         self._background: list[subprocess.Popen[bytes]] = []

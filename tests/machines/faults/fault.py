@@ -15,8 +15,8 @@ PLACES = ("server", "server-net", "router", "controller", "host")
 @dataclass(frozen=True, slots=True)
 class Step:
     """A shell line run in one place. ``{server}``, ``{wan}``, ``{lan}``, ``{gateway}``, ``{site}``,
-    ``{cable}`` (the machine's end of the bridge) and ``{work}`` (a scratch directory of this
-    computer) are filled in."""
+    ``{cable}`` (the machine's end of the bridge), ``{work}`` (a scratch directory of this
+    computer) and the other names of :class:`machines.faults.bench.Bench` are filled in."""
 
     place: str
     line: str
@@ -49,6 +49,8 @@ class Fault:
     places: dict[str, str] = field(default_factory=dict)
     #: The doctor must stay silent: a healthy twin.
     healthy: bool = False
+    #: What has to be found healthy once it is undone, if not the plain link.
+    afterwards: Fault | None = None
 
     @property
     def name(self) -> str:
