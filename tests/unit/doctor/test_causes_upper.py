@@ -842,6 +842,13 @@ def test_a_healthy_system_gets_no_finding(
     assert named(*evidence) == []
 
 
+def test_controllers_that_read_lower_case_header_names_are_healthy() -> None:
+    lowered = answer(101, headers={"sec-websocket-accept": "x", "upgrade": "websocket"})
+    (guess,) = verdict(lowered, CONFIG).findings
+    assert (guess.id, guess.match.confidence < 0.5) == ("px-header-case", True)
+    assert named(lowered, CONFIG, live(500.0)) == []
+
+
 def test_a_controller_that_reconnects_now_and_then_is_healthy() -> None:
     links = [
         link("lost-rst", s, NOW - at, messages_in=9, messages_out=9)

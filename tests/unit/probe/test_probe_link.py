@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -298,6 +299,21 @@ def test_a_link_cut_while_idle_says_after_how_long(serve: Serve) -> None:
     assert statuses(result)["idle"] == "failed"
     assert "closed the connection (FIN)" in str(result.cause)
     assert result.step("idle").facts["after_seconds"] < 1
+
+
+def test_a_refusal_says_how_long_its_connection_was_held_where_asked_to_wait(serve: Serve) -> None:
+    def held(peer: Peer) -> None:
+        if peer.read_head():
+            peer.answer("503 Service Unavailable", "later")
+            if peer.is_upgrade:
+                time.sleep(0.4)
+
+    server = serve(held)
+    facts = probe(server, idle=2.0).step("upgrade").facts
+    assert facts["held_ended"] == "fin"
+    assert 0.35 <= facts["held_seconds"] <= 0.9
+    assert probe(server, idle=0.1).step("upgrade").facts["held_ended"] == "timeout"
+    assert "held_seconds" not in probe(server).step("upgrade").facts
 
 
 def test_a_broken_get_does_not_break_the_link(serve: Serve) -> None:

@@ -40,6 +40,7 @@ from ptslink.doctor.probe.stream import (
     errno_name,
     error_text,
     milliseconds_since,
+    refusal,
     resolve,
     start_tls,
 )
@@ -216,7 +217,7 @@ class LinkProbe:
         except OSError as error:
             text = self._break_text(error)
             status, facts = "failed", {"errno": errno_name(error), "ended": how_ended(error)}
-            facts |= self._about(name) | self._age()
+            facts |= self._about(name) | self._life()
             ms = milliseconds_since(start)
             cause = f"During {name} {text} after {ms:g} ms."
         return Step(name, status, milliseconds_since(start), text, facts), cause
@@ -234,11 +235,14 @@ class LinkProbe:
             "at": round(time.time(), 3),
         }
 
-    def _age(self) -> dict[str, Any]:
-        """How long the WebSocket connection has stood, once it has."""
+    def _life(self) -> dict[str, Any]:
+        """What the WebSocket connection was until now, once there was one."""
         if self.opened_at is None:
             return {}
-        return {"after_seconds": round(time.monotonic() - self.opened_at, 2)}
+        return {
+            "after_seconds": round(time.monotonic() - self.opened_at, 2),
+            **({"unasked": self.unasked} if self.unasked else {}),
+        }
 
     def _break_text(self, error: OSError) -> str:
         if isinstance(error, Ended):
@@ -279,15 +283,15 @@ class LinkProbe:
             try:
                 self.stream = connect(address, self.options.timeout)
             except OSError as error:
-                ms, name = milliseconds_since(start), errno_name(error)
-                attempts.append({"address": address.host, "errno": name, "ms": ms})
+                ms = milliseconds_since(start)
+                attempts.append({"address": address.host, "ms": ms, **refusal(error)})
                 continue
             ms = milliseconds_since(start)
             attempts.append({"address": address.host, "errno": None, "ms": ms})
             self.address = address
             facts = {"attempts": attempts, "source": self.stream.local_host}
             return Seen(f"{address} from {self.stream.local_host}", facts)
-        text = ", ".join(f"{a['address']} {a['errno']} after {a['ms']:g} ms" for a in attempts)
+        text = ", ".join(f"{a['address']} {refused(a)} after {a['ms']:g} ms" for a in attempts)
         raise StepFailed(
             text, f"Connecting to port {self.target.port}: {text}.", {"attempts": attempts}
         )
@@ -364,9 +368,24 @@ class LinkProbe:
             cause = f"The server answered the upgrade with {self.head.line}"
             location = self.head.get("Location")
             cause += f", Location {location}." if location else "."
+            facts |= self._held()
             raise StepFailed(self.head.line, cause, facts)
         self.opened_at = time.monotonic()
         return Seen(self.head.line, facts)
+
+    def _held(self) -> dict[str, Any]:
+        """How long the server keeps a connection open that it refused, where asked to wait."""
+        if self.options.idle <= 0:
+            return {}
+        assert self.stream is not None
+        start, ended = time.monotonic(), None
+        try:
+            while True:
+                self.stream.pending = b""
+                self.stream.fill(start + self.options.idle)
+        except OSError as error:
+            ended = how_ended(error)
+        return {"held_seconds": round(time.monotonic() - start, 2), "held_ended": ended}
 
     def _upgrade_head(self, stream: Stream) -> RequestHead:
         origin = self.options.origin
@@ -425,6 +444,8 @@ class LinkProbe:
             "got": got,
             "protocol": self.head.get("Sec-WebSocket-Protocol"),
             "extensions": self.head.get("Sec-WebSocket-Extensions"),
+            # A controller offers neither a sub-protocol nor an extension, and so does the probe.
+            "offered": "",
         }
         if got is None:
             text = "no Sec-WebSocket-Accept header"
@@ -559,9 +580,16 @@ class LinkProbe:
         elif frame.opcode == frames.CLOSE:
             code, reason = frames.read_close(frame.payload)
             text = f"the server closed with {code} {reason}".rstrip()
-            facts = {"code": code, "reason": reason, **self._age()}
+            facts = {"code": code, "reason": reason, **self._life()}
             raise StepFailed(text, f"{text[0].upper()}{text[1:]}.", facts)
         return frame
+
+
+def refused(attempt: dict[str, Any]) -> str:
+    """The errno of a connection attempt, and who said so where that is known."""
+    icmp = attempt.get("icmp")
+    who = f" (ICMP {icmp['type']}/{icmp['code']} from {icmp['from']})" if icmp else ""
+    return f"{attempt['errno']}{who}"
 
 
 def how_ended(error: BaseException) -> str | None:

@@ -7,7 +7,7 @@ from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import RETRY_AFTERMATH, by_service, failing, match
 from ptslink.doctor.causes.proxy.common import host_in, host_of, own_hosts
 from ptslink.doctor.evidence import Case
-from ptslink.doctor.pattern import current
+from ptslink.doctor.pattern import SHORT_SECONDS, current
 
 
 def _header_case(case: Case) -> Match | None:
@@ -22,18 +22,23 @@ def _header_case(case: Case) -> Match | None:
         ]
         if not lowered:
             continue
-        short = [
-            link
-            for link in current(case)
-            if link.lost and link.seconds <= 1.5 and not link.messages_in
-        ]
+        through = [link for link in current(case) if link.lost]
+        short = [link for link in through if link.seconds <= SHORT_SECONDS and not link.messages_in]
+        if not short and _carried(case):
+            return None  # these controllers read them
         lines = [
             f"The 101 arrives with header names in lower case: {', '.join(lowered)}.",
             "ptslink and nginx send Sec-WebSocket-Accept; a proxy between has changed it.",
         ]
         lines += [short[-1].shown()] if short else []
-        return match(None, 0.93 if short else 0.75, *lines, ruled_out=("hs-bad-accept",))
+        return match(None, 0.93 if short else 0.45, *lines, ruled_out=("hs-bad-accept",))
     return None
+
+
+def _carried(case: Case) -> bool:
+    """Whether a controller's link stands, or was seen to carry something."""
+    connected = case.fact("service.live", "controllers") or []
+    return bool(connected) or any(link.messages_in for link in current(case))
 
 
 def _forward_proxy(case: Case) -> Match | None:

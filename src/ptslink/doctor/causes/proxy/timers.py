@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import PROVISION_NGINX, PROVISION_SERVER, match
-from ptslink.doctor.causes.proxy.common import direct_only, nginx_fix
+from ptslink.doctor.causes.proxy.common import direct_only, nginx_fix, returning
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import constant, current, links, mass_drops, near, timers
 
@@ -160,13 +160,13 @@ def _front_units(case: Case) -> Iterator[tuple[str, str]]:
 def _error_held_open(case: Case) -> Match | None:
     keepalive = timers(case).keepalive
     for piece in case.all("http.upgrade"):
-        held = piece.facts.get("held_seconds")
-        status = piece.facts.get("status")
+        held, status = piece.facts.get("held_seconds"), piece.facts.get("status")
         if held is None or status in (None, 101):
             continue
         if near(held, keepalive) or (keepalive is None and held >= 30.0):
             lines = [f"Answered {status}, and the connection stayed open for {held:g} s."]
             lines += [f"keepalive_timeout is {keepalive:g} s."] if keepalive else []
+            lines += [f"{file}: return {' '.join(a)}" for file, a in returning(case, str(status))]
             lines.append(
                 "A controller that waits for the end takes it for a connection; see the status."
             )
