@@ -7,14 +7,17 @@ tries something else (another port, path, family of deviation) carries ``variati
 ``dns.resolve``   ``host``, ``is_address`` bool, ``addresses`` [str], ``errno`` null|EAI_*|ETIMEDOUT
 ``route.to``      ``address``, ``source``, ``gateway``, ``interface``, ``errno``
 ``tcp.connect``   one per address tried: ``address``, ``family`` ipv4|ipv6, ``port``, ``errno``
-    null|ECONNREFUSED|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH, ``source``; ``ms`` is this attempt's
+    null|ECONNREFUSED|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH, ``icmp``? {``from``, ``type``, ``code``}:
+    who said so, other than by a RST; ``source``; ``ms`` is this attempt's
 ``tcp.port``      the same for another port of the same address, ``variation``
 ``tcp.again``     ``port``, ``attempts`` [{``errno``, ``ms``}]: quick connects in a row
 ``tcp.banner``    ``address``, ``port``, ``text``, ``hex``: bytes that came unasked, "" if none
 ``tls.handshake`` ``errno``, ``reason``, ``verify_code``, ``version``, ``cipher``, ``name``
 ``http.get``      ``status``, ``server``, ``location``, ``body``, ``date_offset_s``
-``http.upgrade``  ``status``, ``headers``, ``body``, ``controller_id``, ``path``, ``errno``
-``ws.accept``     ``expected``, ``got``, ``protocol``, ``extensions``
+``http.upgrade``  ``status``, ``headers``, ``body``, ``controller_id``, ``scheme``, ``port``,
+    ``path``, ``host``, ``at``, ``errno``, ``ended``, ``first_bytes``; ``held_seconds``? how long
+    the connection stayed open after another answer than 101, and ``held_ended`` fin|rst|timeout
+``ws.accept``     ``expected``, ``got``, ``protocol``, ``extensions``, ``offered``
 ``ws.ping`` ``ws.large`` ``ws.idle`` ``ws.close``  see the probe
 """
 
@@ -25,6 +28,7 @@ from typing import Any
 
 from ptslink.doctor.evidence import Evidence, Status
 from ptslink.doctor.probe import LinkResult, Step
+from ptslink.doctor.probe.link import refused
 from ptslink.doctor.probe.target import is_address, parse_target
 
 _NAMES = {
@@ -78,6 +82,9 @@ def _attempt(attempt: dict[str, Any], port: int, source: str | None, vantage: st
     }
     if errno is None and source:
         facts["source"] = source
-    seen = f"{address} port {port}: {errno or 'connected'} after {ms:g} ms"
+    if attempt.get("icmp"):
+        facts["icmp"] = attempt["icmp"]
+    how = refused(attempt) if errno else "connected"
+    seen = f"{address} port {port}: {how} after {ms:g} ms"
     status = Status.OK if errno is None else Status.FAILED
     return Evidence("tcp.connect", status, seen, facts, ms, vantage)

@@ -139,7 +139,7 @@ def test_where_the_upgrade_fails_each_deviation_is_tried_alone(
     [asked] = [p for p in named(found, "http.upgrade") if not p.facts.get("variation")]
     assert (asked.status, asked.facts["status"]) == (Status.FAILED, 400)
     varied = named(found, "http.upgrade", variation=True)
-    assert {p.facts["deviation"] for p in varied if p.status is Status.OK} == passing
+    assert {p.facts["tried"] for p in varied if p.status is Status.OK} == passing
     # A variation that fails does not break the link: it is never FAILED.
     assert all(p.status is not Status.FAILED for p in varied)
 
@@ -147,20 +147,69 @@ def test_where_the_upgrade_fails_each_deviation_is_tried_alone(
 def test_another_path_that_is_served_is_found(serve: Serve) -> None:
     found = pieces(serve(only(lambda p: b"GET /jsonPTS HTTP" in p.head and p.is_upgrade)).url)
     served = [
-        p.facts["path"]
-        for p in named(found, "http.upgrade", deviation="path")
-        if p.status is Status.OK
+        p.facts["path"] for p in named(found, "http.upgrade", tried="path") if p.status is Status.OK
     ]
     assert served == ["/jsonPTS"]
 
 
-def test_a_path_that_is_not_there_leads_to_other_paths_and_nothing_else(serve: Serve) -> None:
+def test_a_path_that_is_not_there_leads_to_other_paths_and_sites_only(serve: Serve) -> None:
     def missing(peer: Peer) -> None:
         if peer.read_head():
             peer.answer("404 Not Found")
 
     varied = named(pieces(serve(missing).url), "http.upgrade", variation=True)
-    assert {p.facts["tried"] for p in varied} == {"path"}
+    assert {p.facts["tried"] for p in varied} == {"path", "host"}
+
+
+def test_another_site_of_the_address_is_found_by_a_name_the_server_is_known_by(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getnameinfo", lambda *_: ("pts.example.test", "80"))
+
+    def by_name(peer: Peer) -> None:
+        peer.read_head()
+        if not (peer.header("Host") or "").startswith("pts.example.test:"):
+            return  # as nginx's "return 444" does
+        peer.accept()
+        peer.serve_frames()
+
+    server = serve(by_name)
+    found = pieces(server.url)
+    [named_site] = named(found, "http.upgrade", tried="host")
+    assert named_site.facts["status"] == 101
+    assert named_site.facts["host"] == f"pts.example.test:{server.port}"
+    assert named_site.status is Status.OK
+
+
+def test_a_refusal_that_is_not_let_go_tells_how_long(serve: Serve) -> None:
+    def holds(peer: Peer) -> None:
+        peer.read_head()
+        peer.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno")
+        time.sleep(0.4)
+
+    [asked] = [
+        p
+        for p in named(pieces(serve(holds).url, idle=5), "http.upgrade")
+        if not p.facts.get("variation")
+    ]
+    assert (asked.facts["status"], asked.facts["held_ended"]) == (503, "fin")
+    assert 0.3 <= asked.facts["held_seconds"] <= 2
+
+
+def test_every_upgrade_of_a_survey_comes_as_whom_it_was_told_to_be(serve: Serve) -> None:
+    def knows(peer: Peer) -> None:
+        peer.read_head()
+        peer.answer("403 Forbidden")
+
+    server = serve(knows)
+    pieces(server.url, controller_id="00AB", credentials="station:secret")
+    server.stop()
+    upgrades = [head for head in server.heads if "upgrade:" in head.lower()]
+    assert len(upgrades) > 5
+    for head in upgrades:
+        assert "authorization: basic c3rhdglvbjpzzwnyzxq=" in head.lower()
+    # One deviation leaves the id out on purpose.
+    assert sum("x-pts-id: 00ab" in head.lower() for head in upgrades) == len(upgrades) - 1
 
 
 def after_101(script: Callable[[Peer], None]) -> Callable[[Peer], None]:
@@ -326,7 +375,7 @@ def test_wss_to_a_plain_port_is_tried_plainly_too(serve: Serve) -> None:
     server = serve(right)
     found = pieces(server.url.replace("ws://", "wss://"))
     assert named(found, "tls.handshake")[0].status is Status.FAILED
-    [plain] = named(found, "http.upgrade", deviation="plain-on-tls")
+    [plain] = named(found, "http.upgrade", tried="plain-on-tls")
     assert (plain.facts["status"], plain.facts["scheme"]) == (101, "ws")
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import ssl
+import struct
+import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ptslink.doctor.probe.target import bracketed
+
+T = TypeVar("T")
 
 #: OpenSSL's word for an alert received, and the alert's number (RFC 5246 7.2, RFC 8446 6).
 ALERTS = {
@@ -48,27 +55,37 @@ class Address:
 def resolve(host: str, port: int, timeout: float, family: int = socket.AF_UNSPEC) -> list[Address]:
     """The addresses of *host* in the resolver's order, without repeats.
 
-    The C library's lookup takes no timeout, so it runs in a thread that is left behind when it
-    takes longer than *timeout* seconds.
-
     Raises:
         socket.gaierror: the resolver said no.
         TimeoutError: no answer within *timeout*.
     """
-    outcome: list[list[Address] | OSError] = []
 
-    def look_up() -> None:
+    def look_up() -> list[Address]:
         try:
             found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise socket.gaierror(socket.EAI_NONAME, f"not a host name: {error}") from error
+        addresses = [Address(f, a) for f, _, _, _, a in found if len(a) in (2, 4)]  # type: ignore[arg-type]
+        return list(dict.fromkeys(addresses))
+
+    return bounded(look_up, timeout)
+
+
+def bounded(look_up: Callable[[], T], timeout: float) -> T:
+    """What a question to the resolver gives, or ``TimeoutError`` after *timeout* seconds.
+
+    The C library's lookups take no timeout, so it is asked in a thread that is left behind when
+    it takes longer. The OSError of *look_up* is raised here.
+    """
+    outcome: list[T | OSError] = []
+
+    def run() -> None:
+        try:
+            outcome.append(look_up())
         except OSError as error:
             outcome.append(error)
-        except UnicodeError as error:
-            outcome.append(socket.gaierror(socket.EAI_NONAME, f"not a host name: {error}"))
-        else:
-            addresses = [Address(f, a) for f, _, _, _, a in found if len(a) in (2, 4)]  # type: ignore[arg-type]
-            outcome.append(list(dict.fromkeys(addresses)))
 
-    thread = threading.Thread(target=look_up, name=f"resolve {host}", daemon=True)
+    thread = threading.Thread(target=run, name="resolver", daemon=True)
     thread.start()
     thread.join(timeout)
     if not outcome:
@@ -76,6 +93,12 @@ def resolve(host: str, port: int, timeout: float, family: int = socket.AF_UNSPEC
     if isinstance(outcome[0], OSError):
         raise outcome[0]
     return outcome[0]
+
+
+def refusal(error: OSError) -> dict[str, Any]:
+    """What a failed connection tells: ``errno``, and ``icmp`` where a machine said so."""
+    told = getattr(error, "icmp", None)
+    return {"errno": errno_name(error), **({"icmp": told} if told else {})}
 
 
 def errno_name(error: BaseException) -> str | None:
@@ -160,17 +183,76 @@ def _left(deadline: float) -> float:
     return left
 
 
-def connect(address: Address, timeout: float) -> Stream:
-    """A TCP connection to *address* within *timeout* seconds; raises ``OSError``."""
+#: (level, IP_RECVERR of Linux, IP_TTL) and the same of IPv6. Python has no names for the second.
+_OPTIONS = {
+    socket.AF_INET: (socket.IPPROTO_IP, 11, socket.IP_TTL),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 25, socket.IPV6_UNICAST_HOPS),
+}
+_MSG_ERRQUEUE = 0x2000
+#: linux/errqueue.h: ``struct sock_extended_err``, and whose error it is.
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")
+_FROM_ICMP = (2, 3)
+
+
+class ConnectFailed(OSError):
+    """No TCP connection; ``icmp`` is the error message of a machine on the way, where one came:
+    ``from`` (its address), ``type``, ``code``."""
+
+    def __init__(self, error: OSError, icmp: dict[str, Any] | None) -> None:
+        super().__init__(error.errno, error.strerror or str(error))
+        self.icmp = icmp
+
+
+def connect(address: Address, timeout: float, ttl: int | None = None) -> Stream:
+    """A TCP connection to *address* within *timeout* seconds.
+
+    *ttl*: through how many routers at most, less one.
+
+    Raises:
+        TimeoutError: nobody answered.
+        ConnectFailed: refused or unreachable.
+    """
+    level, receive_errors, hops = _OPTIONS[address.family]
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.settimeout(timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.connect(address.sockaddr)
+        if sys.platform == "linux":  # elsewhere the number means something else
+            sock.setsockopt(level, receive_errors, 1)
+        if ttl is not None:
+            sock.setsockopt(level, hops, ttl)
+        try:
+            sock.connect(address.sockaddr)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectFailed(error, _icmp(sock)) from error
+        if sys.platform == "linux":  # on an open connection it would make a passing error fatal
+            sock.setsockopt(level, receive_errors, 0)
     except BaseException:
         sock.close()
         raise
     return Stream(sock)
+
+
+def _icmp(sock: socket.socket) -> dict[str, Any] | None:
+    """The ICMP error the kernel keeps for *sock* (ip(7), IP_RECVERR), or None."""
+    try:
+        _, ancillary, _, _ = sock.recvmsg(0, 512, _MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+    except (OSError, AttributeError):
+        return None
+    for _, _, data in ancillary:
+        if len(data) < _EXTENDED_ERROR.size + 8:
+            continue
+        _, origin, kind, code, *_ = _EXTENDED_ERROR.unpack_from(data)
+        if origin not in _FROM_ICMP:
+            continue
+        # The address of who sent it follows as a struct sockaddr_in or sockaddr_in6.
+        sender = data[_EXTENDED_ERROR.size :]
+        family = struct.unpack_from("=H", sender)[0]
+        raw = sender[4:8] if family == socket.AF_INET else sender[8:24]
+        return {"from": str(ipaddress.ip_address(raw)), "type": kind, "code": code}
+    return None
 
 
 def start_tls(

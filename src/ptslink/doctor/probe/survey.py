@@ -18,8 +18,9 @@ Evidence beyond that of ``ptslink.doctor.probe_evidence``:
     ``fingerprint``
 ``ws.close``        of a connection that ended before its time: ``code`` and ``reason``, or
     ``ended``; ``after_seconds`` since the 101
-``http.upgrade``    with ``variation`` and ``deviation``, also as ``tried``: a name of
-    ``trial.DEVIATIONS``, ``path``, or ``plain-on-tls``
+``http.upgrade``    with ``variation`` and ``tried``: a name of ``trial.DEVIATIONS``, ``path``,
+    ``host`` (another name in ``Host``: one the server is known by), or ``plain-on-tls``
+``dns.server``      see ``names.ask_all``; ``route.trace``: see ``path.trace``
 ``ws.large``        see ``trial.send_large``
 ``survey.window``   ``from``, ``to``: epoch seconds during which it tried things
 """
@@ -27,6 +28,7 @@ Evidence beyond that of ``ptslink.doctor.probe_evidence``:
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -34,14 +36,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ptslink.doctor.evidence import Evidence, Status
-from ptslink.doctor.probe import surroundings
-from ptslink.doctor.probe.link import ProbeOptions, probe_link
+from ptslink.doctor.probe import names, surroundings
+from ptslink.doctor.probe.link import LinkProbe, ProbeOptions, refused
+from ptslink.doctor.probe.path import trace
 from ptslink.doctor.probe.response import shown
 from ptslink.doctor.probe.result import LinkResult
 from ptslink.doctor.probe.secure import OFFERS, Handshake, Offer, client_context, shake_hands
-from ptslink.doctor.probe.stream import Address, resolve
+from ptslink.doctor.probe.stream import Address, bounded, resolve
 from ptslink.doctor.probe.target import Target, is_address, parse_target
 from ptslink.doctor.probe.trial import (
     DEVIATIONS,
@@ -50,6 +54,7 @@ from ptslink.doctor.probe.trial import (
     Bend,
     Door,
     hear_banner,
+    host_value,
     send_large,
     try_connect,
     try_upgrade,
@@ -62,6 +67,10 @@ ELSEWHERE_STATUSES = frozenset({301, 302, 307, 308, 404, 410})
 PATH_STATUSES = frozenset({200, 400, 403, 405})
 #: Bound on each try beside the link, in seconds; the link itself has the caller's.
 TRIAL_SECONDS = 3.0
+#: So many names of the server are tried in ``Host``.
+MOST_NAMES = 3
+#: Bound on asking for the name of an address.
+NAME_SECONDS = 1.0
 #: A connection that took this long lost its first SYN: it is sent again after 1 s (RFC 6298 2.1).
 SLOW_CONNECT_MS = 900.0
 
@@ -74,11 +83,14 @@ def survey(
     timeout: float = 5.0,
     ca: Path | None = None,
     address: str | None = None,
+    controller_id: str | None = None,
+    credentials: str | None = None,
     thorough: bool = False,
 ) -> Iterator[Evidence]:
     """Everything there is to see from here, piece by piece as it is found.
 
-    ``thorough`` tries deviations, paths and ports even where the link works.
+    ``thorough`` tries deviations, paths and ports even where the link works; the rest is as in
+    ``link.ProbeOptions``.
 
     Raises:
         TargetError: *url* is not a ws:// or wss:// URL.
@@ -86,10 +98,15 @@ def survey(
     """
     target = parse_target(url)
     began = time.time()
-    options = ProbeOptions(address=address, timeout=timeout, idle=idle, ca=ca)
-    result = probe_link(url, address=address, timeout=timeout, idle=idle, ca=ca)
+    options = ProbeOptions(
+        address=address, timeout=timeout, idle=idle, ca=ca,
+        controller_id=controller_id, credentials=credentials,
+    )  # fmt: skip
+    result = LinkProbe(target, options).run()
     walked = link_evidence(result, vantage)
     yield from (piece for piece in walked if piece.probe == "dns.resolve")
+    if result.step("resolve").status == "failed":
+        yield from names.ask_all(target.host, min(timeout, TRIAL_SECONDS), vantage)
     routes = list(surroundings.before(_tried(result), vantage))
     yield from routes
     yield from (piece for piece in walked if piece.probe != "dns.resolve")
@@ -131,15 +148,20 @@ def _around(
     yield from _other_addresses(target, result, addresses, timeout)
     used = next((a for a in addresses if a.host == result.address), addresses[0])
     context = client_context() if target.tls else None
-    door = Door(target, used, timeout, context, target.host)
-    if result.address is None or thorough:
-        yield from _other_ports(door)
+    door = Door(
+        target, used, timeout, context, target.host, options.controller_id, options.credentials
+    )
     if result.address is None:
+        yield from _no_connection(door)
         return
-    if target.tls:
-        yield from _tls(door, options, result)
+    if thorough:
+        yield from _other_ports(door)
+    seen = list(_tls(door, options, result)) if target.tls else []
+    yield from seen
     if not result.ok or thorough:
-        yield from _http(door, result)
+        yield from _http(door, result, thorough)
+    if result.status in ELSEWHERE_STATUSES | PATH_STATUSES or _cut_off(result):
+        yield from _other_names(door, result, seen)
     if result.ok:
         large = _large(door)
         yield large
@@ -166,9 +188,18 @@ def _other_addresses(
 def _connected(probe: str, facts: dict[str, Any]) -> Evidence:
     ms = facts.pop("ms")
     errno = facts["errno"]
-    seen = f"{facts['address']} port {facts['port']}: {errno or 'connected'} after {ms:g} ms"
+    how = refused(facts) if errno else "connected"
+    seen = f"{facts['address']} port {facts['port']}: {how} after {ms:g} ms"
     status = Status.OK if errno is None else Status.UNKNOWN
     return Evidence(probe, status, seen, {**facts, "variation": True}, ms)
+
+
+def _no_connection(door: Door) -> Iterator[Evidence]:
+    """Where the way ends, and what else answers at that address."""
+    with ThreadPoolExecutor(1) as pool:
+        traced = pool.submit(trace, door.address)
+        yield from _other_ports(door)
+        yield traced.result()
 
 
 def _other_ports(door: Door) -> Iterator[Evidence]:
@@ -244,8 +275,8 @@ def _offer(door: Door, sni: str | None, offer: Offer) -> Evidence:
 # HTTP.
 
 
-def _http(door: Door, result: LinkResult) -> Iterator[Evidence]:
-    """Where the upgrade failed: what a slightly different one would have seen."""
+def _http(door: Door, result: LinkResult, thorough: bool) -> Iterator[Evidence]:
+    """What a slightly different upgrade sees: where it failed, or wherever *thorough*."""
     if result.step("tls").status == "failed":
         yield Evidence("http.upgrade", Status.SKIPPED, "TLS fails before it", {"variation": True})
         return
@@ -262,10 +293,32 @@ def _http(door: Door, result: LinkResult) -> Iterator[Evidence]:
     if result.status not in ELSEWHERE_STATUSES:
         for name, bend in DEVIATIONS.items():
             yield _upgraded(door, name, bend)
-    if result.status in ELSEWHERE_STATUSES | PATH_STATUSES:
+    if result.status in ELSEWHERE_STATUSES | PATH_STATUSES or thorough:
         for path in PATHS:
             if path != door.target.path:
                 yield _upgraded(door, "path", path=path)
+
+
+def _cut_off(result: LinkResult) -> bool:
+    """Whether the upgrade was answered with nothing but the end of the connection."""
+    return result.step("upgrade").facts.get("ended") in ("fin", "rst")
+
+
+def _other_names(door: Door, result: LinkResult, seen: list[Evidence]) -> Iterator[Evidence]:
+    """The upgrade under the names the server is known by: it may be another site's of the same
+    address."""
+    sans = [name for piece in seen for name in piece.facts.get("sans") or ()]
+    served = [n.removeprefix("DNS:") for n in sans if n.startswith("DNS:") and "*" not in n]
+    pointed = urlsplit(result.headers.get("Location", "")).hostname
+    with contextlib.suppress(OSError):
+        found = bounded(
+            lambda: socket.getnameinfo(door.address.sockaddr, socket.NI_NAMEREQD)[0], NAME_SECONDS
+        )
+        served.append(found)
+    known = [n for n in dict.fromkeys([*served, pointed]) if n and not is_address(n)]
+    for name in [n for n in known if n != door.target.host][:MOST_NAMES]:
+        piece = _upgraded(door, "host", host_value(f"{name}:{door.target.port}"))
+        yield replace(piece, seen=f"{name} in {piece.seen}")
 
 
 def _upgraded(
@@ -274,7 +327,7 @@ def _upgraded(
     start = time.perf_counter()
     facts = try_upgrade(door, bend, path)
     ms = round((time.perf_counter() - start) * 1000, 1)
-    facts |= {"variation": True, "deviation": deviation, "tried": deviation}
+    facts |= {"variation": True, "tried": deviation}
     what = f"{deviation} {facts['path']}" if path else deviation
     if "status" in facts:
         seen = f"{what}: HTTP {facts['status']}"

@@ -21,6 +21,7 @@ from ptslink.doctor.probe.stream import (
     connect,
     errno_name,
     milliseconds_since,
+    refusal,
     start_tls,
 )
 from ptslink.doctor.probe.target import Target
@@ -60,6 +61,12 @@ DEVIATIONS: Mapping[str, Bend] = {
     "lf-only": lambda h: replace(h, line_end="\n"),
 }
 
+
+def host_value(name: str) -> Bend:
+    """The same request for another site of the server: *name* in ``Host``."""
+    return lambda head: head.with_value("Host", name)
+
+
 #: URIs that official examples and other servers use (PTS-2 protocol 1.1).
 PATHS = ("/ptsWebSocket", "/jsonPtsWebsockets", "/jsonPTSWebsockets", "/jsonPTS", "/ws", "/")
 #: Ports such servers are found on.
@@ -75,6 +82,9 @@ class Door:
     timeout: float
     context: ssl.SSLContext | None = None
     server_name: str | None = None
+    #: Who to be: see ``link.ProbeOptions``.
+    controller_id: str | None = None
+    credentials: str | None = None
 
     def at_port(self, port: int) -> Address:
         first, _, *rest = self.address.sockaddr
@@ -93,33 +103,34 @@ class Door:
         return stream
 
     def head(self, key: str, own_address: str, path: str | None = None) -> RequestHead:
-        """A controller's exact Upgrade under a reserved id."""
+        """A controller's exact Upgrade, under a reserved id unless one was given."""
         host = f"[{own_address}]" if ":" in own_address else own_address
         return upgrade_head(
             authority=self.target.authority,
             path=path or self.target.path,
             key=key,
             origin=f"http://{host}",
-            controller_id=new_probe_id(),
+            controller_id=self.controller_id or new_probe_id(),
+            credentials=self.credentials,
         )
 
 
 def try_connect(door: Door, port: int) -> dict[str, Any]:
-    """Connect to another port of the same address: ``address``, ``port``, ``errno``, ``ms``."""
+    """Connect to another port of the same address: ``address``, ``family``, ``port``, ``errno``,
+    ``icmp``? and ``ms``."""
     start = time.perf_counter()
-    errno = None
+    told: dict[str, Any] = {"errno": None}
     try:
         connect(door.at_port(port), door.timeout).close()
     except OSError as error:
-        errno = errno_name(error)
-    ms = milliseconds_since(start)
+        told = refusal(error)
     family = "ipv6" if ":" in door.address.host else "ipv4"
     return {
         "address": door.address.host,
         "family": family,
         "port": port,
-        "errno": errno,
-        "ms": ms,
+        **told,
+        "ms": milliseconds_since(start),
     }
 
 
@@ -168,6 +179,7 @@ def try_upgrade(door: Door, bend: Bend | None = None, path: str | None = None) -
         head = bend(head) if bend is not None else head
         key = next((v for n, v in head.headers if n.lower() == "sec-websocket-key"), key)
         facts["path"] = head.path
+        facts["host"] = next((v for n, v in head.headers if n.lower() == "host"), None)
         return facts | _exchange(stream, head, key, door.timeout)
     finally:
         stream.close()
