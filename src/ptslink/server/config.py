@@ -76,6 +76,9 @@ class Listen:
     tolerate_rsv1: bool = setting(
         False, s.BOOLEAN, "accept and count frames with a stray RSV1 bit instead of closing 1002"
     )
+    validate_utf8: bool = setting(
+        True, s.BOOLEAN, "close 1007 on text that is not UTF-8; false keeps it as it came"
+    )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(
         (),
         s.listed(s.NETWORK, "a list of addresses or networks"),

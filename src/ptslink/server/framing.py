@@ -14,7 +14,7 @@ from typing import Final
 
 from websockets.exceptions import InvalidState
 from websockets.extensions import Extension
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 try:
@@ -36,6 +36,9 @@ PING: Final = b"\x89\x07ptslink"
 #: First bytes of frames that stand alone (RFC 6455 section 5.2): FIN and the opcode.
 _WHOLE_TEXT: Final = 0x81
 _WHOLE_PONG: Final = 0x8A
+#: First bytes of frames that begin a text, and that go on with one.
+_BEGUN_TEXT: Final = (0x01, 0x81)
+_MORE_TEXT: Final = (0x00, 0x80)
 #: Second bytes of masked frames: the length itself, or that two bytes of length follow.
 _MASKED: Final = 0x80
 _MASKED_LENGTH_16: Final = 0xFE
@@ -86,6 +89,40 @@ class _Wire(Protocol):
         self._deliver(frame)
 
 
+class _UnfinishedText:
+    """Reads the text of a frame that is still coming, as far as it has come.
+
+    Args:
+        before: the decoder of the fragments before this frame, or None for the first.
+    """
+
+    __slots__ = ("_decoder", "_head", "_mask")
+
+    def __init__(self, before: codecs.IncrementalDecoder | None) -> None:
+        self._decoder = _UTF8()
+        if before is not None:
+            self._decoder.setstate(before.getstate())
+        self._head = b""
+        self._mask = b""  # turned so that its first byte is for the next byte of the payload
+
+    def read(self, data: bytes) -> None:
+        """Take what came of the frame.
+
+        Raises:
+            UnicodeDecodeError: whatever may follow, the text is not UTF-8.
+        """
+        if not self._mask:
+            data = self._head = self._head + data
+            # Where the payload of a masked frame begins (RFC 6455 section 5.2).
+            start = {126: 8, 127: 14}.get(data[1] & 0x7F, 6) if len(data) > 1 else 6
+            if len(data) < start:
+                return
+            self._mask, data = data[start - 4 : start], data[start:]
+        self._decoder.decode(apply_mask(data, self._mask))
+        turn = len(data) % 4
+        self._mask = self._mask[turn:] + self._mask[:turn]
+
+
 class Framing:
     """The frames of one link.
 
@@ -96,6 +133,7 @@ class Framing:
     Args:
         max_size: largest message in bytes; a larger one closes with 1009.
         tolerate_rsv1: called for each frame with a stray RSV1 bit, or None to close with 1002.
+        validate_utf8: close with 1007 when text is not UTF-8; otherwise it is passed on.
     """
 
     __slots__ = (
@@ -107,20 +145,30 @@ class Framing:
         "_parts",
         "_text",
         "_tolerate_rsv1",
+        "_unfinished",
+        "_validate_utf8",
         "_wire",
         "pongs",
     )
 
-    def __init__(self, max_size: int, *, tolerate_rsv1: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        max_size: int,
+        *,
+        tolerate_rsv1: Callable[[], None] | None = None,
+        validate_utf8: bool = True,
+    ) -> None:
         self._max_size = max_size
         self._tolerate_rsv1 = tolerate_rsv1
+        self._validate_utf8 = validate_utf8
         self._wire: _Wire | None = None
         self._message: Message | None = None
         self._parts: list[bytes] | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
         self._text = False
-        # Bytes the library was given beyond the frames that came of them; 0 between two frames.
+        # Bytes the library has of a frame that is not whole; 0 between two frames.
         self._behind = 0
+        self._unfinished: _UnfinishedText | None = None
         self._ended = False
         self.pongs = 0
 
@@ -201,11 +249,31 @@ class Framing:
         """Feed bytes; `message` is called for each whole message, in order, as it is found."""
         self._behind += len(data)
         self._message = message
-        self._library().receive_data(data)  # type: ignore[arg-type]
+        wire = self._library()
+        wire.receive_data(data)  # type: ignore[arg-type]
         self._message = None
+        if self._behind and self._validate_utf8 and wire.state is _OPEN:
+            self._look_ahead(wire, data)
+
+    def _look_ahead(self, wire: _Wire, data: bytes | bytearray | memoryview) -> None:
+        """Close as soon as the text of a frame that is still coming cannot become UTF-8: whoever
+        sends a megabyte of it need not send it all (RFC 6455 section 8.1)."""
+        if self._behind <= len(data):  # it began in this segment
+            data = data[-self._behind :]
+            expected = _BEGUN_TEXT if self._parts is None else _MORE_TEXT if self._decoder else ()
+            self._unfinished = _UnfinishedText(self._decoder) if data[0] in expected else None
+        if self._unfinished is None:
+            return
+        try:
+            self._unfinished.read(bytes(data))
+        except UnicodeDecodeError as error:
+            wire.fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
+            wire.parser_exc = error
 
     def _frame(self, frame: Frame) -> None:
-        self._behind -= _wire_size(len(frame.data))
+        assert self._wire is not None
+        self._behind = len(self._wire.reader.buffer)
+        self._unfinished = None
         opcode = frame.opcode
         if opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
             whole = self._whole(frame)
@@ -224,12 +292,13 @@ class Framing:
         payload = bytes(frame.data)
         if self._parts is None:
             self._text = frame.opcode is _TEXT
+            checked = self._text and self._validate_utf8
             if frame.fin:
-                if self._text and not payload.isascii():
+                if checked and not payload.isascii():
                     payload.decode("utf-8")
                 return payload
             self._parts = []
-            self._decoder = _UTF8() if self._text else None
+            self._decoder = _UTF8() if checked else None
         if self._decoder is not None:
             self._decoder.decode(payload, final=frame.fin)
         self._parts.append(payload)
@@ -272,11 +341,6 @@ class Framing:
     def out(self) -> list[bytes]:
         """What to write; an empty bytes object means: end our side of the stream."""
         return [] if self._wire is None else self._wire.data_to_send()
-
-
-def _wire_size(length: int) -> int:
-    """Bytes of a masked frame with a payload of this length (RFC 6455 section 5.2)."""
-    return length + (6 if length < 126 else 8 if length < 65_536 else 14)
 
 
 def name_fault(error: str, start: bytes) -> str:

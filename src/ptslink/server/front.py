@@ -350,6 +350,7 @@ class Front(asyncio.BufferedProtocol):
         self._framing = Framing(
             self._limits.message_bytes,
             tolerate_rsv1=stray_rsv1 if self._limits.tolerate_rsv1 else None,
+            validate_utf8=self._limits.validate_utf8,
         )
         self._state = _State.LINK
         rest, self._buffer = self._buffer, None

@@ -150,7 +150,7 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
-    """What one connection may take; see ``[limits]`` and ``[keepalive]`` of the configuration."""
+    """What one connection may take: ``[limits]``, ``[keepalive]`` and more of a configuration."""
 
     head_bytes: int = 16_384
     head_seconds: float = 10.0
@@ -160,4 +160,5 @@ class FrontLimits:
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
     tolerate_rsv1: bool = False
+    validate_utf8: bool = True
     counters: dict[str, int] = field(default_factory=dict)

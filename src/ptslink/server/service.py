@@ -43,6 +43,7 @@ def front_limits(config: Config, counters: dict[str, int]) -> FrontLimits:
         ping_interval=config.keepalive.ping_interval_seconds,
         ping_timeout=config.keepalive.ping_timeout_seconds,
         tolerate_rsv1=config.listen.tolerate_rsv1,
+        validate_utf8=config.listen.validate_utf8,
         counters=counters,
     )
 

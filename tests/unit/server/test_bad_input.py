@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 
 import pytest
 
@@ -154,6 +155,11 @@ FRAMES: dict[str, tuple[bytes, int, str]] = {
         1007,
         "invalid continuation byte at position 0",
     ),
+    "the beginning of a text that is not UTF-8": (
+        frame(b"\xd0\xb4\xff" + b"x" * 100)[:-90],
+        1007,
+        "invalid start byte at position 2",
+    ),
     "a close of one byte": (frame(b"\x03", 8), 1002, "close frame too short"),
     "a close with a forbidden code": (close_frame(1005), 1002, "invalid status code"),
     "a close with an unknown code": (close_frame(999), 1002, "invalid status code"),
@@ -272,6 +278,21 @@ async def test_a_stray_rsv1_bit_may_be_tolerated_and_is_counted(serve) -> None:
     wire.write(frame(message(sale(5)), rsv=4))
     assert json.loads(await wire.text())["Packets"][0]["Message"] == "OK"
     assert server.app.rsv1 == {"rsv1": 1}
+    await wire.close()
+
+
+async def test_text_that_is_not_utf8_may_be_kept_as_it_came(serve, tmp_path) -> None:
+    server = await serve(listen={"validate_utf8": False})
+    wire = await Wire.link(server.port)
+    latin = message(sale(5, CustomData="?")).replace(b"?", b"\xe9")
+    wire.write(frame(latin))
+    assert json.loads(await wire.text())["Packets"] == [
+        {"Id": 5, "Type": "UploadPumpTransaction", **OK}
+    ]
+    wire.write(frame(latin[:90], fin=False) + frame(latin[90:], 0))
+    assert json.loads(await wire.text())["Packets"][0]["Message"] == "OK"
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        assert connection.execute("SELECT raw FROM messages").fetchall() == [(latin,)]
     await wire.close()
 
 

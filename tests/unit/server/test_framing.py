@@ -153,6 +153,64 @@ def test_a_message_before_a_protocol_error_in_one_segment_can_be_answered() -> N
     assert framing.close_sent[0] == 1002
 
 
+NOT_UTF8 = "Дизель".encode() + b"\xf4\x90\x80\x80" + "ЕвроДТ".encode() * 30
+OVERLONG = b"{" * 200 + b"\xc0" + b"}" * 90
+
+
+@pytest.mark.parametrize(
+    ("sent", "broken"),
+    [
+        (frame(0x81, NOT_UTF8), 8 + 14),
+        (frame(0x81, OVERLONG), 8 + 201),
+        (frame(0x81, NOT_UTF8[:40], length_form=2), 8 + 14),
+        (frame(0x81, NOT_UTF8[:40], length_form=8), 14 + 14),
+        (frame(0x01, b"{" * 20 + b"\xd0") + frame(0x80, b"\xb4\xb4" + b"x" * 99), 27 + 8),
+        (frame(0x01, b"{}") + frame(0x89, b"\xff") + frame(0x00, b"\xff}"), 8 + 7 + 7),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000])
+def test_text_is_refused_as_soon_as_it_cannot_become_utf8(
+    sent: bytes, broken: int, size: int
+) -> None:
+    segments = [sent[at : at + size] for at in range(0, len(sent), size)]
+    needed = -(-broken // size)
+    assert Seen(segments[: needed - 1], short_way=True).end[1] is None
+    seen = Seen(segments[:needed], short_way=True)
+    assert seen.end[1] is not None
+    assert seen.end[1][0] == 1007
+    assert seen.error is not None
+    assert "at position" in seen.error
+    assert seen.messages == []
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        frame(0x82, b"\xff" * 300),
+        frame(0x02, b"\xff") + frame(0x00, b"\xff") + frame(0x80, b"\xff" * 9),
+        frame(0x89, b"\xff" * 9),
+        frame(0x81, "Дизель".encode() * 20, length_form=8),
+        frame(0x01, b"\xd0") + frame(0x80, b"\xb4" * 1),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+def test_what_need_not_be_text_and_what_is_stays_open(sent: bytes, size: int) -> None:
+    segments = [sent[at : at + size] for at in range(0, len(sent), size)]
+    cut, whole = Seen(segments, short_way=True), Seen([sent], short_way=False)
+    assert cut.all()[0] == whole.all()[0]
+    assert cut.end == whole.end == (True, None, None, False)
+
+
+def test_bytes_that_are_not_utf8_pass_where_they_may() -> None:
+    framing = Framing(MAX_SIZE, validate_utf8=False)
+    seen: list[tuple[bytes, bool]] = []
+    for segment in (frame(0x81, b"\xff")[:-1], frame(0x81, b"\xff")[-1:], frame(0x01, b"\xff")):
+        framing.receive(segment, lambda payload, binary: seen.append((payload, binary)))
+    framing.receive(frame(0x80, b"\xff"), lambda payload, binary: seen.append((payload, binary)))
+    assert seen == [(b"\xff", False), (b"\xff\xff", False)]
+    assert framing.open
+
+
 def test_a_close_between_fragments_is_a_close_in_good_order() -> None:
     seen = Seen([frame(0x01, b"half"), frame(0x88, b"\x03\xe8")], short_way=True)
     assert seen.end == (False, (1000, ""), (1000, ""), True)
