@@ -99,6 +99,12 @@ def event(kind: str, at: float = NOW, text: str = "", **more: Any) -> dict[str, 
             "port": None, "alert": None, "reason": None, **more}  # fmt: skip
 
 
+#: Not one packet of the link reached the server's card.
+NOTHING_CAME: dict[str, Any] = {
+    "syn_in": {}, "syn_ack_out": {}, "rst_out": {}, "rst_in": {}, "icmp_out": {}
+}  # fmt: skip
+
+
 def answer(status: int | None = None, **more: Any) -> Evidence:
     went = Status.OK if status == 101 else Status.FAILED
     facts = {"path": "/ptsWebSocket", "port": 80, "scheme": "ws", "host": "192.0.2.7",
@@ -552,6 +558,31 @@ HARD: list[tuple[str, str, list[Evidence]]] = [
             CONFIG,
             answer(101, headers={"Via": "1.1 front"}),
             seen("ws.idle", "site", Status.FAILED, after_seconds=60.0, seconds=90),
+        ],
+    ),
+    # Somebody else's page: whoever answers for an address that nobody has is no port forward.
+    (
+        "px-captive-portal",
+        "nat-forward-wrong-host",
+        [
+            seen("tcp.connect", "site", address="192.0.2.7", port=9000, errno=None),
+            answer(200, headers={"Server": "lighttpd"}, body="<html>hello</html>"),
+            seen("tcp.nobody", "site", address="192.0.2.1", port=9000, errno=None),
+            seen("net.addresses", addresses=[{"address": "192.0.2.7", "scope": "global"}]),
+            seen("net.watch", seconds=3.0, ports=[9000], **NOTHING_CAME),
+            CONFIG,
+        ],
+    ),
+    (
+        "nat-forward-wrong-host",
+        "px-captive-portal",
+        [
+            seen("tcp.connect", "site", address="192.0.2.7", port=9000, errno=None),
+            answer(200, headers={"Server": "GoAhead"}, body="<html>hello</html>"),
+            seen("tcp.nobody", "site", address="192.0.2.1", port=9000, errno="ETIMEDOUT"),
+            seen("net.addresses", addresses=[{"address": "192.0.2.7", "scope": "global"}]),
+            seen("net.watch", seconds=3.0, ports=[9000], **NOTHING_CAME),
+            CONFIG,
         ],
     ),
     # Who lost the Upgrade header: the device, a site's proxy, nginx.

@@ -9,6 +9,8 @@ Evidence beyond that of ``ptslink.doctor.probe_evidence``:
 
 ``tcp.connect``     with ``variation``: the addresses the walk had no need of
 ``tcp.port``        another port of the same address
+``tcp.nobody``      an address of :data:`NOBODY`: where it answers, something on the way answers for
+    every address; only tried where somebody else than our service answered
 ``tcp.again``       ``port``, ``attempts`` [{``errno``, ``ms``}]: several connects at once
 ``tcp.banner``      ``text``, ``hex``, ``ended``: what came unasked
 ``tls.certificate`` of the certificate served: see ``certificate.read_certificate``, and ``chain``,
@@ -34,6 +36,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -67,6 +70,10 @@ ELSEWHERE_STATUSES = frozenset({301, 302, 307, 308, 404, 410})
 PATH_STATUSES = frozenset({200, 400, 403, 405})
 #: Bound on each try beside the link, in seconds; the link itself has the caller's.
 TRIAL_SECONDS = 3.0
+#: Documentation addresses (RFC 5737, RFC 3849): no host has them, no route leads there.
+NOBODY = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+#: Bound on connecting there: what intercepts is near.
+NOBODY_SECONDS = 1.0
 #: So many names of the server are tried in ``Host``.
 MOST_NAMES = 3
 #: Bound on asking for the name of an address.
@@ -281,6 +288,8 @@ def _http(door: Door, result: LinkResult, thorough: bool) -> Iterator[Evidence]:
         yield Evidence("http.upgrade", Status.SKIPPED, "TLS fails before it", {"variation": True})
         return
     answered = result.status is not None
+    if answered and result.status != 101 and not result.body.startswith('{"error"'):
+        yield from _nobody(door)
     if not answered:
         yield _banner(door)
         yield _again(door)
@@ -297,6 +306,16 @@ def _http(door: Door, result: LinkResult, thorough: bool) -> Iterator[Evidence]:
         for path in PATHS:
             if path != door.target.path:
                 yield _upgraded(door, "path", path=path)
+
+
+def _nobody(door: Door) -> Iterator[Evidence]:
+    """Whether an address that nobody has answers, as it does behind a captive portal."""
+    if ip_address(door.address.host.partition("%")[0]).is_loopback:
+        return
+    family, port = door.address.family, door.target.port
+    sockaddr = (NOBODY[family], port) if family == socket.AF_INET else (NOBODY[family], port, 0, 0)
+    nobody = Door(door.target, Address(family, sockaddr), NOBODY_SECONDS)
+    yield _connected("tcp.nobody", try_connect(nobody, port))
 
 
 def _cut_off(result: LinkResult) -> bool:

@@ -60,8 +60,19 @@ def _forward_proxy(case: Case) -> Match | None:
     lines = [f"A proxy of the site names itself: {named or 'status 407'}"]
     if seen.upgrade is False:
         lines.append("The Upgrade header was gone before the request reached this server.")
-    out = ("hs-device-no-upgrade", "px-upgrade-headers-missing", "hs-http10-device")
-    return match(seen, 0.95, *lines, ruled_out=out)
+    out = ("hs-device-no-upgrade", "px-upgrade-headers-missing", "hs-http10-device",
+           "nat-forward-wrong-host", "px-captive-portal")  # fmt: skip
+    # A port forward to another machine shows no proxy's name.
+    return match(seen, 0.96, *lines, *_answers_for_all(case), ruled_out=out)
+
+
+def _answers_for_all(case: Case) -> list[str]:
+    """Where something between answers for every address: that it does, for a person."""
+    return [
+        f"{piece.facts['address']}, an address nobody has, answers there as well."
+        for piece in case.all("tcp.nobody")
+        if piece.facts["errno"] is None
+    ]
 
 
 def _captive_portal(case: Case) -> Match | None:
@@ -85,17 +96,17 @@ def _captive_portal(case: Case) -> Match | None:
     ]
     if arrived:
         return None
+    target, for_all = seen.header("Location"), _answers_for_all(case)
+    if not target and not for_all and case.first("tcp.nobody") is not None:
+        return None  # a page like any other, and only this address leads to it
     lines = [f"Server: {seen.header('Server') or 'not named'}"]
-    if target := seen.header("Location"):
+    if target:
         lines.append(f"It sends the client to {target}")
     silent = "server" in case.vantages()
     lines += ["The server saw nothing of the request."] if silent else []
-    return match(
-        seen,
-        0.93 if silent or seen.header("Location") else 0.8,
-        *lines,
-        ruled_out=("px-https-redirect", "nat-forward-wrong-host"),
-    )
+    sure = 0.96 if for_all else 0.93 if silent or target else 0.8
+    out = ("px-https-redirect", "nat-forward-wrong-host")
+    return match(seen, sure, *lines, *for_all, ruled_out=out)
 
 
 CAUSES: tuple[Cause, ...] = (
