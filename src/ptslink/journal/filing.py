@@ -46,7 +46,7 @@ def file(
     received: int,
     transport: Transport,
     link: int,
-    settled: Callable[[Entry], None],
+    settled: Callable[[Entry], None] | None,
 ) -> Entry:
     """Decode a message and make the entry that keeps it; `derive` completes it.
 
@@ -97,6 +97,32 @@ def derive(entry: Entry) -> None:
             entry.facts.append(_fact(index, packet, clock, now, doubts))
     if not any(packet.type for packet in entry.packets):
         file_unreadable(entry, doubts)
+
+
+def facts_of(raw: bytes) -> list[Fact]:
+    """The facts in a message, as far as its bytes alone tell: their times in UTC are not known."""
+    entry = file(
+        raw,
+        controller="",
+        clock=Clock(),
+        received=0,
+        transport=Transport.WEBSOCKET,
+        link=0,
+        settled=None,
+    )
+    derive(entry)
+    return entry.facts
+
+
+def record_key(controller: int, type_: int, fact: Fact) -> bytes:
+    """What is unique about a record, given the journal's numbers of its controller and Type."""
+    seconds = fact.local if fact.local is not None and fact.local > 0 else 0
+    return (
+        seconds.to_bytes(5, "big")
+        + controller.to_bytes(4, "big")
+        + type_.to_bytes(2, "big")
+        + fact.digest
+    )
 
 
 def file_unreadable(entry: Entry, doubts: int = 0) -> None:

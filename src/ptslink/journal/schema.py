@@ -1,12 +1,13 @@
-"""The journal's tables, and how older files are brought up to date."""
+"""The journal's tables, and which version of them a file has."""
 
 from __future__ import annotations
 
 import sqlite3
 from typing import Final
 
-#: Written to PRAGMA user_version; a file with a higher one is refused.
-VERSION: Final = 1
+#: Written to PRAGMA user_version; a file with a higher one is refused. Raised whenever a fact gets
+#: another natural key than before: `ptslink.journal.rekey` then brings older files up to date.
+VERSION: Final = 2
 #: Written to PRAGMA application_id ("PTSL"), so that a stranger's database is not touched.
 APPLICATION_ID: Final = 0x5054534C
 
@@ -76,8 +77,8 @@ class ForeignDatabase(Exception):
     """The file is not a journal of ours, or one of a newer version."""
 
 
-def prepare(connection: sqlite3.Connection) -> None:
-    """Create the tables in an empty file, or check that the file is a journal.
+def prepare(connection: sqlite3.Connection) -> int:
+    """Create the tables in an empty file, or check that the file is a journal. Returns its version.
 
     Raises:
         ForeignDatabase: the file belongs to something else or to a newer ptslink.
@@ -91,7 +92,9 @@ def prepare(connection: sqlite3.Connection) -> None:
             f"BEGIN IMMEDIATE; {_TABLES} PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {VERSION}; COMMIT;"
         )
-    elif application_id != APPLICATION_ID:
+        return VERSION
+    if application_id != APPLICATION_ID:
         raise ForeignDatabase("the file is a database of another program")
-    elif version > VERSION:
+    if version > VERSION:
         raise ForeignDatabase(f"the file has version {version}; this ptslink knows up to {VERSION}")
+    return int(version)

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from ptslink.journal import schema
 from ptslink.journal.entry import Entry, Evidence, Fact
+from ptslink.journal.filing import record_key
+from ptslink.journal.rekey import rekey
 from ptslink.jsonpts.envelope import Packet, decode
 from ptslink.jsonpts.natural import canonical_content
 
@@ -69,7 +71,8 @@ class Store:
         # comes round several times a second under load.
         execute("PRAGMA wal_autocheckpoint = 4000")
         execute("PRAGMA cache_size = -16384")
-        schema.prepare(self._connection)
+        if schema.prepare(self._connection) < schema.VERSION:
+            rekey(self._connection)
         os.chmod(self.path, 0o640)  # noqa: PTH101 - the journal holds names and tag numbers
         stat = self.path.stat()
         self._inode = (stat.st_dev, stat.st_ino)
@@ -223,7 +226,7 @@ class Store:
                 if type_ is None:
                     type_ = self._new_type(fact.type)
                     new_types.append(fact.type)
-                keys.append((fact, _natural_key(controller, type_, fact)))
+                keys.append((fact, record_key(controller, type_, fact)))
             keyed.append((entry, keys))
             status = entry.status
             if status is not None:
@@ -376,16 +379,6 @@ def content_of(packets: Sequence[Packet], index: int) -> bytes:
 
 def _packets(entry: Entry) -> Sequence[Packet]:
     return entry.packets or decode(entry.raw).packets
-
-
-def _natural_key(controller: int, type_: int, fact: Fact) -> bytes:
-    moment = fact.local if fact.local is not None and fact.local > 0 else 0
-    return (
-        moment.to_bytes(5, "big")
-        + controller.to_bytes(4, "big")
-        + type_.to_bytes(2, "big")
-        + fact.digest
-    )
 
 
 def _evidence_row(item: Evidence) -> Row:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ptslink.journal import schema
+from ptslink.journal import rekey, schema
 from ptslink.journal.entry import Entry, Evidence, Fact, Status, Transport
+from ptslink.journal.filing import facts_of
 from ptslink.journal.reader import JournalMissing, open_reader, summary
 from ptslink.journal.records import read
 from ptslink.journal.store import JournalGone, Store
@@ -141,6 +142,78 @@ def test_a_strangers_database_is_not_touched(tmp_path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     with pytest.raises(schema.ForeignDatabase, match="version"):
         Store(tmp_path / "newer.db")
+
+
+SALES = [
+    b'{"Protocol":"jsonPTS","Packets":[%b]}'
+    % b",".join(
+        b'{"Id":1,"Type":"%b","Data":{"DateTime":"2026-03-01T10:01:00","Transaction":%d}}'
+        % (type_, number)
+        for type_ in (b"UploadPumpTransaction", b"UploadNovelty")
+    )
+    for number in range(700)
+] + [b"no JSON at all"]
+
+
+def kept(store: Store, messages: list[bytes]) -> int:
+    entries = [Entry("AB", 1, Transport.WEBSOCKET, 1, raw, facts_of(raw)) for raw in messages]
+    return store.write(entries, [])
+
+
+def aged(path: Path, change: str) -> None:
+    """Make the file what an older version would have left."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE records SET natural_key = " + change)
+        connection.execute("PRAGMA user_version = 1")
+
+
+def test_a_journal_with_older_keys_still_knows_a_replayed_history(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    store = Store(path)
+    kept(store, SALES)
+    store.close()
+    before = counts(path)
+    assert before["records"] == 2 * 700 + 1
+    aged(path, "CAST('old' || id AS BLOB)")
+    store = Store(path)
+    assert kept(store, SALES) == before["records"]
+    store.close()
+    assert counts(path) == before
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+
+
+def test_what_an_older_version_took_for_two_facts_stays_two_records(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    store = Store(path)
+    kept(store, SALES[:1])
+    store.close()
+    aged(path, "CAST('old' || id AS BLOB)")
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "INSERT INTO records SELECT 9, message, packet, controller, type, local_time, utc,"
+            " flags, CAST('other' AS BLOB) FROM records WHERE id = 1"
+        )
+    store = Store(path)
+    assert kept(store, SALES[:1]) == 2
+    store.close()
+    assert counts(path)["records"] == 3
+
+
+def test_keys_are_brought_up_to_date_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "j.db"
+    store = Store(path)
+    kept(store, SALES)
+    store.close()
+    aged(path, "CAST('old' || id AS BLOB)")
+    made = iter(range(500))
+    monkeypatch.setattr(rekey, "record_key", lambda *_: str(next(made)).encode())
+    with pytest.raises(StopIteration):
+        Store(path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        keys = {key for (key,) in connection.execute("SELECT natural_key FROM records")}
+    assert all(key.startswith(b"old") for key in keys)
 
 
 def test_evidence_is_trimmed_by_age_and_number_and_records_never_are(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ptslink.journal import schema
 from ptslink.jsonpts import moment
 from ptslink.jsonpts.envelope import Packet
 from ptslink.jsonpts.natural import natural_key
@@ -238,6 +239,33 @@ def test_volumes_that_differ_make_different_sales(one: float, other: float) -> N
 )
 def test_local_times(text: str, seconds: int | None) -> None:
     assert moment.local_seconds(text) == seconds
+
+
+#: Version of the journal -> the digests of that version.
+DIGESTS = {
+    2: [
+        ("UploadPumpTransaction", SALE, "124207dd39c5d23e251b2741d4a97018"),
+        (
+            "UploadPumpTransaction",
+            {**SALE, "Transaction": None},
+            "c0e5c19912dcc72cf67607ce5b25dea3",
+        ),
+        ("UploadTankMeasurement", TANK, "d3ab7ab53260643cef84e40ee4c3617e"),
+        ("UploadInTankDelivery", DELIVERY, "f5657203f372a995c3618c76f4aad225"),
+        ("UploadGpsRecord", GPS, "ff1d027e8d5dd2dede7d639c7e40a16f"),
+        ("UploadAlertRecord", ALERT, "6d0769be6ed05b53824f522b13f8337d"),
+        ("UploadPayment", PAYMENT, "3fffb4ae19e46b7a38dc0335458556f7"),
+        ("UploadShift", SHIFT, "daf3bc114102ad347b270d5d4647f2de"),
+        ("UploadNovelty", SHIFT, "9edee047324fff1797c84bf791abeadc"),
+        ("UploadX", None, "ddc1fbc19aad6782a8d379e3b5c7f9a5"),
+    ]
+}
+
+
+def test_another_digest_is_another_version_of_the_journal() -> None:
+    for type_, data, digest in DIGESTS[schema.VERSION]:
+        found = key(type_, data).hex()
+        assert found == digest, f"{type_}: raise schema.VERSION, or older journals let copies in"
 
 
 def test_utc_is_the_controllers_offset_first_then_the_zone() -> None:
