@@ -8,7 +8,7 @@ from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import PROVISION_NGINX, PROVISION_SERVER, match
 from ptslink.doctor.causes.proxy.common import direct_only, nginx_fix, returning
 from ptslink.doctor.evidence import Case
-from ptslink.doctor.pattern import constant, current, links, mass_drops, near, timers
+from ptslink.doctor.pattern import Link, constant, current, links, mass_drops, near, timers
 
 
 def _read_timeout(case: Case) -> Match | None:
@@ -76,6 +76,11 @@ def _read_timeout_fix(case: Case) -> Fix:
     )
 
 
+def _cut_by_nginx(link: Link) -> bool:
+    """Whether nginx says that a timer of its own ended it; a reset it tells of came from before."""
+    return link.event("upgraded-timeout", "upgraded-client-timeout") is not None
+
+
 def _other_idle_timeout(case: Case) -> Match | None:
     configured = timers(case)
     known = (
@@ -89,7 +94,7 @@ def _other_idle_timeout(case: Case) -> Match | None:
     after = idle.facts.get("after_seconds") if idle else None
     if after is not None and idle is not None and idle.facts.get("code") is None:
         ours = any(near(after, timer) for timer in known)
-        quiet = not [link for link in current(case) if link.events]
+        quiet = not [link for link in current(case) if _cut_by_nginx(link)]
         if not ours and quiet and ("server" in case.vantages() or front):
             lines = [
                 f"An idle link ended after {after:g} s without a closing frame.",
@@ -103,7 +108,7 @@ def _other_idle_timeout(case: Case) -> Match | None:
         for link in current(case)
         if link.lost
         and link.transport in ("fin", "rst")
-        and not link.events
+        and not _cut_by_nginx(link)
         # What ends at one moment is no timer that runs from each link's own last byte.
         and link.seconds > 2.0
         and link not in together
