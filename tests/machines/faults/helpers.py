@@ -1,4 +1,4 @@
-"""Small strangers of the network: a host that answers with a banner, a web page, or DNS records."""
+"""Small strangers of the network: a banner, a web page, a site's old HTTP proxy, DNS records."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def banner(port: int, text: str) -> None:
                     continue
 
 
-def http(port: int, server: str) -> None:
-    """Answer every request with a stranger's 404."""
-    body = b"<html><body><h1>Access Error: 404 Not Found</h1></body></html>"
-    head = f"HTTP/1.1 404 Not Found\r\nServer: {server}\r\nContent-Length: {len(body)}\r\n"
+def http(port: int, server: str, status: str = "404 Not Found", *headers: str) -> None:
+    """Answer every request the same way: a router's pages, a captive portal, a proxy's refusal."""
+    body = f"<html><body><h1>{status}</h1></body></html>".encode()
+    told = (f"Server: {server}", *headers, f"Content-Length: {len(body)}")
+    head = f"HTTP/1.1 {status}\r\n" + "".join(f"{line}\r\n" for line in told)
     with socket.create_server(("", port)) as listener:
         while True:
             link, _ = listener.accept()
@@ -42,6 +43,38 @@ def _answer(link: socket.socket, data: bytes) -> None:
             link.sendall(data)
         except OSError:
             return
+
+
+#: What a proxy does not pass on (RFC 9110 7.6.1): one that knows no WebSocket drops these.
+HOP_BY_HOP = ("connection:", "upgrade:", "keep-alive:", "proxy-connection:")
+
+
+def relay(port: int, host: str, host_port: int) -> None:
+    """A site's transparent proxy that knows no WebSocket: passes requests on, less the Upgrade."""
+    with socket.create_server(("", port)) as listener:
+        while True:
+            link, _ = listener.accept()
+            threading.Thread(target=_relay, args=(link, host, host_port), daemon=True).start()
+
+
+def _relay(link: socket.socket, host: str, port: int) -> None:
+    via = b"Via: 1.1 site-gateway (squid/5.7)"
+    try:
+        with link, socket.create_connection((host, port), 5) as onward:
+            link.settimeout(5)
+            head = b""
+            while b"\r\n\r\n" not in head and (part := link.recv(4096)):
+                head += part
+            request, *lines = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
+            kept = [line for line in lines if not line.decode().lower().startswith(HOP_BY_HOP)]
+            onward.sendall(b"\r\n".join([request, *kept, via, b"Connection: close", b"", b""]))
+            answer = b""
+            while part := onward.recv(4096):
+                answer += part
+            status, _, rest = answer.partition(b"\r\n")
+            link.sendall(b"\r\n".join([status, via, rest]))
+    except OSError:
+        return
 
 
 def names(address: str, *records: str) -> None:
@@ -83,6 +116,8 @@ if __name__ == "__main__":
     if verb == "banner":
         banner(int(words[0]), words[1])
     elif verb == "http":
-        http(int(words[0]), words[1])
+        http(int(words[0]), *words[1:])
+    elif verb == "relay":
+        relay(int(words[0]), words[1], int(words[2]))
     else:
         names(*words)

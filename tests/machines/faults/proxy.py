@@ -1,9 +1,17 @@
-"""nginx before the service: its handshake, its limits, its timers, its life."""
+"""nginx before the service: its handshake, limits, timers, life; and the proxies of others."""
 
 from __future__ import annotations
 
 from machines.faults.bench import WASH
-from machines.faults.fault import Fault, NotInjected, Step, controller, host, server
+from machines.faults.fault import (
+    Fault,
+    NotInjected,
+    Step,
+    controller,
+    host,
+    router,
+    server,
+)
 
 SITE = "/etc/nginx/conf.d/ptslink.conf"
 MAIN = "/etc/nginx/nginx.conf"
@@ -32,6 +40,44 @@ def in_location(lines: str) -> str:
     """A sed script that adds lines to the location of the link."""
     return f"/proxy_pass http/i {lines}"
 
+
+def behind_haproxy(*timeouts: str) -> tuple[Step, ...]:
+    """HAProxy on port 80, nginx moved behind it; *timeouts* are lines of its defaults."""
+    lines = (
+        "defaults", "mode http", "timeout connect 5s", *timeouts,
+        "frontend link", "bind :80", "default_backend nginx",
+        "backend nginx", "server local 127.0.0.1:8080",
+    )  # fmt: skip
+    quoted = " ".join(f"'{line}'" for line in lines)
+    return (
+        # The distribution's own site holds port 80 as well.
+        server("mv /etc/nginx/sites-enabled/default /run/doctor/default.kept", may_fail=True),
+        edit("s/listen 80;/listen 8080;/", "s/listen \\[::\\]:80;/listen [::]:8080;/"),
+        server(f"printf '%s\\n' {quoted} > /run/doctor/haproxy.cfg && systemd-run -q --collect "
+               "--unit fault-haproxy haproxy -db -f /run/doctor/haproxy.cfg && sleep 0.5 "
+               "&& systemctl is-active -q fault-haproxy"),
+    )  # fmt: skip
+
+
+NO_HAPROXY = (
+    server("systemctl stop fault-haproxy"),
+    server("mv /run/doctor/default.kept /etc/nginx/sites-enabled/default", may_fail=True),
+    *UNDO,
+)
+
+
+def divert(line: str) -> tuple[Step, ...]:
+    """The site's router takes all web traffic to a stranger of its own, whatever the address."""
+    return (
+        router("{python} {faults}/helpers.py " + line.replace("PORT", "8000", 1), background=True),
+        router(
+            "nft 'add chain ip site diverted { type nat hook prerouting priority dstnat; }; "
+            'add rule ip site diverted iifname "lan" tcp dport 80 dnat to {lan}:8000\''
+        ),
+    )
+
+
+STRAIGHT = (router("nft delete chain ip site diverted"), WASH)
 
 STATION = "{simulate} ws://{server}/ptsWebSocket --status-period 1"
 
@@ -103,6 +149,46 @@ FAULTS = (
           (edit("s/proxy_buffering off;/proxy_buffering of;/",
                 then="systemctl stop nginx; ! systemctl start nginx"),), UNDO),
     Fault("px-h2-only", (edit("s/listen 80;/listen 80 http2;/"),), UNDO),
+    Fault("px-emfile",
+          (edit("/^worker_rlimit_nofile/d", "1i worker_rlimit_nofile 24;", file=MAIN),
+           controller("{python} -c 'import socket, time; "
+                      'held = [socket.create_connection(("{server}", 80)) for _ in range(80)]; '
+                      "time.sleep(60)'", background=True), host("sleep 2")),
+          UNDO),
+    Fault("px-error-held-open",
+          (edit(in_location("return 503;"), in_location("keepalive_timeout 3s;")),), UNDO,
+          site_options=("--idle", "6")),
+    Fault("px-other-idle-timeout",
+          behind_haproxy("timeout client 4s", "timeout server 4s"), NO_HAPROXY,
+          site_options=("--idle", "7"), needs=("haproxy",)),
+    Fault("px-other-idle-timeout",
+          (*behind_haproxy("timeout client 4s", "timeout server 4s"),
+           # Controllers with nothing to say; apart, or it would look like one event for all.
+           controller("for n in 1 2 3; do while :; do env PYTHONPATH={root}/src {python} -m "
+                      "ptslink.cli probe ws://{server}/ptsWebSocket --idle 30 --controller-id "
+                      "00AA0000000000000000001$n; done & sleep 1.7; done; wait", background=True),
+           host("sleep 14")),
+          NO_HAPROXY, vantages=("server",), needs=("haproxy",), variant="from the server"),
+    Fault("px-header-case",
+          (*behind_haproxy("timeout client 1h", "timeout server 1h"),
+           controller("{simulate} ws://{server}/ptsWebSocket --misbehave px-header-case "
+                      "--duration 40", background=True), host("sleep 4")),
+          NO_HAPROXY, needs=("haproxy",)),
+    Fault("px-forward-proxy", divert("relay PORT {server} 80"), STRAIGHT, settle=0.5,
+          variant="drops the Upgrade"),
+    Fault("px-forward-proxy",
+          divert("http PORT squid/5.7 '403 Forbidden' 'X-Squid-Error: ERR_ACCESS_DENIED 0' "
+                 "'Via: 1.1 site-gateway (squid/5.7)'"),
+          STRAIGHT, settle=0.5, variant="refuses"),
+    Fault("px-forward-proxy",
+          (controller("{simulate} ws://{server}/ptsWebSocket --misbehave px-forward-proxy "
+                      "--duration 12 --timeout 3", background=True), host("sleep 4")),
+          (WASH,), vantages=("server",), variant="from the server"),
+    Fault("px-captive-portal",
+          divert("http PORT lighttpd/1.4.69 '302 Found' 'Location: http://login.example.net/'"),
+          STRAIGHT, settle=0.5),
+    Fault("px-captive-portal", divert("http PORT lighttpd/1.4.69 '200 OK'"), STRAIGHT, settle=0.5,
+          variant="its own page"),
 )  # fmt: skip
 
 NOT_INJECTED = (NotInjected("px-selinux-denied", "the kernel of this computer has no SELinux"),)

@@ -18,4 +18,8 @@ SETUPS: Mapping[str, tuple[Step, ...]] = {
             "&& systemctl restart fail2ban && sleep 1 && fail2ban-client status nginx-limit-req"
         ),
     ),
-}
+    "haproxy": (
+        server(f"command -v haproxy >/dev/null || {_APT} haproxy >/dev/null 2>&1; "
+               "systemctl disable -q --now haproxy && haproxy -v >/dev/null"),
+    ),
+}  # fmt: skip
