@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.nginx_proxy_limits import Unplaceable, raised
 
 DOCUMENTATION = r"""
 module: nginx_proxy_site
@@ -24,7 +25,9 @@ description:
     C(nginx -t) can judge only a whole configuration. The tree is copied, the new files are laid
     into the copy, absolute paths into the tree are turned to the copy, and that is tested. Only
     then is anything replaced, each file in one rename.
-  - A file that is refused leaves the host as it was.
+  - >-
+    A file that is refused leaves the host as it was. So does one that nginx refuses once it is in
+    place, which a copy may not show: what was there before is put back.
   - In check mode the test is made where nginx is installed, and nothing is replaced.
   - >-
     Files that are right but newer than nginx's last start and reload (a run was interrupted
@@ -41,6 +44,11 @@ options:
     options:
       path: {type: str, required: true, description: Path below the tree.}
       content: {type: str, description: The text; without it the file (or link) shall be gone.}
+      at_least:
+        type: dict
+        description: >-
+          In place of a text, for a file that is not ours - directives (worker_connections,
+          worker_rlimit_nofile) and the least number each shall have. The rest stays as it is.
   needs:
     type: list
     elements: path
@@ -64,6 +72,15 @@ def present(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:  # a link to nothing
         return ""
+
+
+def wanted_text(directory: Path, file: Mapping[str, Any]) -> str | None:
+    """What a file shall hold; None where it shall be gone."""
+    if not file["at_least"]:
+        content: str | None = file["content"]
+        return content
+    least = {directive: int(number) for directive, number in file["at_least"].items()}
+    return raised(present(directory / file["path"]) or "", least)
 
 
 def differences(directory: Path, files: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -113,6 +130,11 @@ def test(binary: str, configuration: Path) -> None:
 def explain(complaint: str, directory: Path, binary: str) -> str:
     """The complaint about the staged tree, told about the real one, with what helps."""
     advice = "the new files are at fault"
+    if re.search(r'"worker_\w+" directive is duplicate', complaint):
+        advice = (
+            "that limit is set in another file too; raise it there, and set nginx_proxy_links_max "
+            "to 0, which leaves nginx's limits alone"
+        )
     if "Address family not supported" in complaint:
         advice = "the host has no IPv6; set nginx_proxy_ipv6 to false"
     try:
@@ -120,6 +142,46 @@ def explain(complaint: str, directory: Path, binary: str) -> str:
     except Refused as already:
         advice = f"the configuration was broken before this run already ({already}); mend it first"
     return f"{complaint}. Nothing was replaced; {advice}."
+
+
+class Swap:
+    """Files being replaced, each in one rename, and what they were.
+
+    Args:
+        move: puts a finished file in the place of another, with the other's owner and mode.
+        scratch: directory for files under way.
+    """
+
+    def __init__(self, move: Callable[[str, str], None], scratch: str | None) -> None:
+        self._move = move
+        self._scratch = scratch
+        self._before: list[tuple[Path, str | None, str | None]] = []
+
+    def lay(self, path: Path, content: str | None) -> None:
+        """Give a file (of a link in use: what it leads to) new content; None removes it."""
+        link = str(path.readlink()) if path.is_symlink() else None
+        self._before.append((path, link, present(path)))
+        self._write(path, content)
+
+    def undo(self) -> None:
+        """Make everything what it was."""
+        for path, link, content in reversed(self._before):
+            if link is not None and not path.is_symlink():
+                path.symlink_to(link)
+            else:
+                self._write(path, content)
+
+    def _write(self, path: Path, content: str | None) -> None:
+        if content is None:
+            path.unlink(missing_ok=True)
+            return
+        descriptor, fresh = tempfile.mkstemp(dir=self._scratch)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(fresh).chmod(0o644)
+        self._move(fresh, str(path.resolve()))
 
 
 def last_read(shown: str) -> float | None:
@@ -164,13 +226,26 @@ def main() -> None:
                 "options": {
                     "path": {"type": "str", "required": True},
                     "content": {"type": "str"},
+                    "at_least": {"type": "dict"},
                 },
             },
         },
         supports_check_mode=True,
     )
     directory = Path(module.params["directory"])
-    wanted = {file["path"]: file["content"] for file in module.params["files"]}
+    try:
+        wanted = {
+            file["path"]: wanted_text(directory, file)
+            for file in module.params["files"]
+            # Before the package is there, a file that is not ours is not there either.
+            if not file["at_least"] or (directory / file["path"]).exists()
+        }
+    except Unplaceable as why:
+        module.fail_json(
+            msg=f"nginx's limits cannot be raised in {directory}/nginx.conf: {why}. Nothing was "
+            "replaced; raise worker_connections and worker_rlimit_nofile where they are set, and "
+            "set nginx_proxy_links_max to 0, which leaves them alone."
+        )
     changes = differences(directory, wanted)
     shown = subprocess.run(
         [
@@ -224,18 +299,17 @@ def main() -> None:
         result["tested"] = True
 
     if not module.check_mode:
+        swap = Swap(module.atomic_move, module.tmpdir)
         for path, content in changes.items():
-            target = directory / path
-            if content is None:
-                target.unlink(missing_ok=True)
-                continue
-            descriptor, fresh = tempfile.mkstemp(dir=module.tmpdir)
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(fresh).chmod(0o644)
-            module.atomic_move(fresh, str(target))
+            swap.lay(directory / path, content)
+        try:
+            test(binary, directory / "nginx.conf")
+        except Refused as refused:
+            swap.undo()
+            module.fail_json(
+                msg=f"nginx refuses the configuration in its place, and what was before is back: "
+                f"{refused}"
+            )
     module.exit_json(**result)
 
 

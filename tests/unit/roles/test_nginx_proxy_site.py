@@ -65,3 +65,100 @@ def test_staging_leaves_the_tree_as_it_was(site: Any, tree: Path, tmp_path: Path
     site.stage(tree, tmp_path / "staged", {"nginx.conf": "x", "sites-enabled/default": None})
     assert before == {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
     assert (tree / "sites-enabled" / "default").is_symlink()
+
+
+MAIN = """user www-data;
+worker_processes auto;  # worker_rlimit_nofile 1;
+include /etc/nginx/modules-enabled/*.conf;
+
+events {
+\tworker_connections 768;
+\t# multi_accept on;
+}
+
+http {
+\tmap $uri $new { '~^/(?<a>{2})}' "worker_connections 1;"; }
+\tlog_format x "${remote_addr} }";
+}
+"""
+LEAST = {"worker_connections": 20256, "worker_rlimit_nofile": 20512}
+
+
+@pytest.fixture
+def limits(plugin: Callable[[str], ModuleType]) -> Any:
+    return plugin("nginx_proxy/module_utils/nginx_proxy_limits")
+
+
+def test_limits_are_raised_and_nothing_else_changes(limits: Any) -> None:
+    assert limits.raised(MAIN, LEAST) == MAIN.replace("768", "20256").replace(
+        "events {", "worker_rlimit_nofile 20512;\nevents {"
+    )
+
+
+def test_what_was_raised_stays_as_it_is(limits: Any) -> None:
+    once = limits.raised(MAIN, LEAST)
+    assert limits.raised(once, LEAST) == once
+
+
+def test_a_higher_limit_is_never_lowered(limits: Any) -> None:
+    high = MAIN.replace("768", "30000").replace("user", "worker_rlimit_nofile 65535;\nuser")
+    assert limits.raised(high, LEAST) == high
+
+
+def test_an_events_block_without_a_limit_gets_one(limits: Any) -> None:
+    assert "events {\n    worker_connections 9;}" in limits.raised(
+        "events {}\n", {"worker_connections": 9}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("include events.conf;\nhttp {}\n", "no events block"),
+        ("http { events { worker_connections 1; } }\n", "no events block"),
+        ("events { worker_connections many; }\n", "'many', which is no number"),
+    ],
+)
+def test_limits_that_cannot_be_raised_are_said(limits: Any, text: str, says: str) -> None:
+    with pytest.raises(limits.Unplaceable, match=says):
+        limits.raised(text, LEAST)
+
+
+def test_a_file_that_is_not_ours_keeps_its_text(site: Any, tree: Path) -> None:
+    (tree / "nginx.conf").write_text(MAIN)
+    file = {"path": "nginx.conf", "content": None, "at_least": {"worker_connections": "900"}}
+    assert site.wanted_text(tree, file) == MAIN.replace("768", "900")
+
+
+def rename(fresh: str, path: str) -> None:
+    Path(fresh).rename(path)
+
+
+def test_what_was_replaced_can_be_made_what_it_was(site: Any, tree: Path, tmp_path: Path) -> None:
+    (tree / "conf.d" / "there.conf").write_text("before")
+    before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    swap = site.Swap(rename, str(tmp_path))
+    swap.lay(tree / "conf.d" / "there.conf", "after")
+    swap.lay(tree / "conf.d" / "fresh.conf", "new")
+    swap.lay(tree / "sites-enabled" / "default", None)
+    assert (tree / "conf.d" / "there.conf").read_text() == "after"
+    assert not (tree / "sites-enabled" / "default").is_symlink()
+    swap.undo()
+    assert before == {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    assert (tree / "sites-enabled" / "default").is_symlink()
+
+
+def test_a_link_stays_a_link_to_what_is_replaced(site: Any, tree: Path, tmp_path: Path) -> None:
+    (tree / "nginx.conf").rename(tmp_path / "theirs.conf")
+    (tree / "nginx.conf").symlink_to(tmp_path / "theirs.conf")
+    site.Swap(rename, str(tmp_path)).lay(tree / "nginx.conf", "raised")
+    assert (tree / "nginx.conf").is_symlink()
+    assert (tmp_path / "theirs.conf").read_text() == "raised"
+
+
+def test_a_limit_set_elsewhere_too_is_explained(site: Any, tree: Path, tmp_path: Path) -> None:
+    nginx = tmp_path / "nginx"
+    nginx.write_text("#!/bin/sh\n")
+    nginx.chmod(0o755)
+    said = site.explain('"worker_rlimit_nofile" directive is duplicate in a:1', tree, str(nginx))
+    assert "nginx_proxy_links_max to 0" in said

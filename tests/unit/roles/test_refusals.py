@@ -89,6 +89,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("nginx_proxy_listeners", [{"port": 80}, {"port": 80}], "each once"),
     ("nginx_proxy_upstreams", ["10.0.0.5"], "10.0.0.5:3000"),
     ("nginx_proxy_upstreams", ["x:1; return 200"], "10.0.0.5:3000"),
+    ("nginx_proxy_links_max", 600000, "from 1 to 500000"),
     ("nginx_proxy_server_names", ["http://pts.example"], "host names or IP"),
     ("host_firewall_rules", [{"port": 70000, "purpose": "x"}], "from 1 to 65535"),
     ("host_firewall_ssh_ports", [0], "from 1 to 65535"),
