@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ptslink.doctor.capture import CaptureError
+from ptslink.doctor.capture import gather as capture_evidence
 from ptslink.doctor.causes import CAUSES
+from ptslink.doctor.collect import gather
 from ptslink.doctor.evidence import Case, Evidence
-from ptslink.doctor.probe import TargetError, probe_link
+from ptslink.doctor.pattern import gather as pattern_evidence
+from ptslink.doctor.probe import TargetError
+from ptslink.doctor.probe.request import read_controller_id, read_credentials
 from ptslink.doctor.probe.show import wants_colour
+from ptslink.doctor.probe.survey import survey
 from ptslink.doctor.probe.target import parse_target
-from ptslink.doctor.probe_evidence import link_evidence
 from ptslink.doctor.report import render
 from ptslink.doctor.verdict import judge
 
@@ -51,6 +57,9 @@ class DoctorError(click.ClickException):
               "while the link is tried from elsewhere.")  # fmt: skip
 @click.option("--watch-until", type=click.Path(path_type=Path), metavar="FILE",
               help="End the watch as soon as FILE is there.")  # fmt: skip
+@click.option("--ask", is_flag=True,
+              help="With --server: ask connected controllers for their settings "
+              "(GetRemoteServerConfiguration; changes nothing).")  # fmt: skip
 @click.option("--pattern", "pattern", is_flag=True,
               help="Read the connection records for patterns over time.")  # fmt: skip
 @click.option("--pcap", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -65,6 +74,12 @@ class DoctorError(click.ClickException):
               show_default=True, help="Where the URL is tried from.")  # fmt: skip
 @click.option("--idle", type=click.FloatRange(0, 3600), default=0.0, metavar="SECONDS",
               help="Stay connected this long without sending anything.")  # fmt: skip
+@click.option("--thorough", is_flag=True,
+              help="Try every deviation, path and port even where the link works.")  # fmt: skip
+@click.option("--controller-id", "controller_id", metavar="HEX",
+              help="X-Pts-Id to come with. A real one takes that controller's place.")  # fmt: skip
+@click.option("--basic-env", "basic_env", metavar="NAME",
+              help="Environment variable that holds user:password for Basic.")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(0.1, 120), default=5.0, show_default=True,
               metavar="SECONDS", help="Bound on each step.")  # fmt: skip
 @click.option("--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -77,63 +92,62 @@ def doctor(context: click.Context, /, url: str | None, **options: Any) -> None:
     With a URL the link is tried from here the way a controller does it; with --server this server
     is examined from inside; evidence from several places is judged together.
     """
-    context.exit(run(url, **options))
+    try:
+        status = run(Asked(url, **options))
+    except (TargetError, CaptureError) as error:
+        raise DoctorError(str(error)) from error
+    except click.ClickException:
+        raise
+    except Exception:
+        # Python's own exit status for it would mean findings.
+        traceback.print_exc()
+        status = 2
+    context.exit(status)
 
 
-def run(
-    url: str | None,
-    *,
-    server: bool,
-    ports: tuple[int, ...],
-    peers: tuple[str, ...],
-    watch: float,
-    watch_until: Path | None,
-    pattern: bool,
-    pcap: Path | None,
-    files: tuple[Path, ...],
-    save: Path | None,
-    vantage: str,
-    idle: float,
-    timeout: float,
-    ca: Path | None,
-    as_json: bool,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The command line: what to look at, and how. The names are those of the options."""
+
+    url: str | None
+    server: bool
+    ports: tuple[int, ...]
+    peers: tuple[str, ...]
+    watch: float
+    watch_until: Path | None
+    ask: bool
+    pattern: bool
+    pcap: Path | None
+    files: tuple[Path, ...]
+    save: Path | None
+    vantage: str
+    idle: float
+    thorough: bool
+    controller_id: str | None
+    basic_env: str | None
+    timeout: float
+    ca: Path | None
+    as_json: bool
+
+
+def run(asked: Asked) -> int:
     """The exit status; prints the verdict."""
-    if not (url or server or pattern or pcap or files):
+    if not (asked.url or asked.server or asked.pattern or asked.pcap or asked.files):
         raise DoctorError(
             "nothing to look at: give a URL (ws://HOST:3000/ptsWebSocket), --server, --pattern, "
             "--pcap FILE or --evidence FILE"
         )
     started = time.monotonic()
-    say = _progress()
-    evidence = [piece for file in files for piece in read_evidence(file)]
-    port_of_url: tuple[int, ...] = ()
-    if url:
-        try:
-            port_of_url = (parse_target(url).port,)
-        except TargetError as error:
-            raise DoctorError(str(error)) from error
-        say(f"trying {url}")
-        evidence += site_evidence(url, vantage=vantage, idle=idle, timeout=timeout, ca=ca)
-    if server:
-        chosen = ports or port_of_url or _ports_seen(evidence)
-        evidence += server_evidence(say, chosen, peers, watch, watch_until)
-    if pattern:
-        say("reading the connection records")
-        evidence += _optional("ptslink.doctor.pattern", "--pattern")()
-    if pcap:
-        say(f"reading {pcap}")
-        evidence += _optional("ptslink.doctor.capture", "--pcap")(pcap)
-    say("")
-    if save is not None:
+    evidence = gathered(asked, _progress())
+    if asked.save is not None:
         text = json.dumps([piece.to_json() for piece in evidence], indent=1) + "\n"
-        if str(save) == "-":
+        if str(asked.save) == "-":
             click.echo(text, nl=False)
             return 0
-        save.write_text(text)
-    target = url or _target_of(evidence) or ("this server" if server else "the link")
+        asked.save.write_text(text)
+    target = asked.url or _target_of(evidence) or ("this server" if asked.server else "the link")
     verdict = judge(Case(target, evidence), CAUSES, time.monotonic() - started)
-    if as_json:
+    if asked.as_json:
         click.echo(json.dumps(verdict.to_json(), indent=2))
     else:
         titles = {cause.id: cause.title for cause in CAUSES}
@@ -144,32 +158,59 @@ def run(
     return 0 if verdict.examined else 2
 
 
-def site_evidence(
-    url: str, *, vantage: str, idle: float, timeout: float, ca: Path | None
-) -> list[Evidence]:
-    """What can be seen of the link to *url* from here: the survey."""
+def gathered(asked: Asked, say: Callable[[str], None]) -> list[Evidence]:
+    """The evidence from everywhere that was asked for.
+
+    Raises:
+        DoctorError, TargetError, CaptureError: something asked for cannot be looked at.
+    """
+    evidence = [piece for file in asked.files for piece in read_evidence(file)]
+    ports = asked.ports
+    if asked.url:
+        ports = ports or (parse_target(asked.url).port,)
+        who = _who(asked)
+        say(f"trying {asked.url}")
+        evidence += survey(
+            asked.url,
+            vantage=asked.vantage,
+            idle=asked.idle,
+            timeout=asked.timeout,
+            ca=asked.ca,
+            thorough=asked.thorough,
+            **who,
+        )
+    if asked.server:
+        evidence += gather(
+            ports=ports or _ports_seen(evidence),
+            peers=asked.peers,
+            watch=asked.watch,
+            until=asked.watch_until,
+            ask=asked.ask,
+            say=say,
+        )
+    if asked.pattern:
+        say("reading the connection records")
+        evidence += pattern_evidence()
+    if asked.pcap:
+        say(f"reading {asked.pcap}")
+        evidence += capture_evidence(asked.pcap)
+    say("")
+    return evidence
+
+
+def _who(asked: Asked) -> dict[str, str | None]:
+    """Whom the probe is to be, as ``survey`` takes it.
+
+    Raises:
+        DoctorError: no such id, or no such variable.
+    """
     try:
-        survey = importlib.import_module("ptslink.doctor.probe.survey")
-    except ModuleNotFoundError:
-        result = probe_link(url, timeout=timeout, idle=idle, ca=ca)
-        return link_evidence(result, vantage)
-    found: Iterable[Evidence] = survey.survey(
-        url, vantage=vantage, idle=idle, timeout=timeout, ca=ca
-    )
-    return list(found)
-
-
-def server_evidence(
-    say: Callable[[str], None],
-    ports: tuple[int, ...],
-    peers: tuple[str, ...],
-    watch: float,
-    until: Path | None,
-) -> list[Evidence]:
-    """What this server shows from inside. A collector that breaks is itself a piece of evidence."""
-    from ptslink.doctor.collect import gather
-
-    return list(gather(ports=ports, peers=peers, watch=watch, until=until, say=say))
+        return {
+            "controller_id": asked.controller_id and read_controller_id(asked.controller_id),
+            "credentials": asked.basic_env and read_credentials(asked.basic_env),
+        }
+    except ValueError as error:
+        raise DoctorError(str(error)) from error
 
 
 def read_evidence(file: Path) -> list[Evidence]:
@@ -208,15 +249,6 @@ def _target_of(evidence: Iterable[Evidence]) -> str | None:
     if not host:
         return None
     return f"{host}:{port}{path or ''}" if port else str(host)
-
-
-def _optional(module: str, option: str) -> Callable[..., list[Evidence]]:
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise DoctorError(f"{option} is not part of this installation") from error
-    gather: Callable[..., list[Evidence]] = found.gather
-    return gather
 
 
 def _progress() -> Callable[[str], None]:

@@ -16,11 +16,11 @@ from ptslink.doctor.evidence import Case, Evidence, Status
 _HOW: Mapping[str, str] = {
     "controller-not-allowed": (
         "not on the server's allow-list: the way to the service works. To try a controller's own "
-        "id: ptslink probe URL --controller-id ID (it takes that controller's place)"
+        "id: ptslink doctor URL --controller-id ID (it takes that controller's place)"
     ),
     "missing-credentials": (
         "the server asks for a password: the way to the service works. To try with one: "
-        "ptslink probe URL --basic-env NAME (NAME holds user:password)"
+        "ptslink doctor URL --basic-env NAME (the variable NAME holds user:password)"
     ),
     "signature-missing": (
         "the server asks for signed requests: the way to the service works. Only a controller "

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,6 +23,24 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def put_question(
+    path: Path, controller: str, question: str, seconds: float
+) -> tuple[int, dict[str, Any]]:
+    """The admin socket's answer: its HTTP status, and what it holds.
+
+    Raises:
+        OSError, ValueError, http.client.HTTPException: no answer, or not one of ours.
+    """
+    connection = _UnixConnection(path, seconds)
+    try:
+        body = json.dumps({"Type": question})
+        connection.request("POST", f"/controllers/{controller}/command", body)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
 
 
 @click.command()
@@ -42,15 +61,11 @@ def ask(config_path: Path, controller: str, question: str) -> None:
     admin = load_or_exit(config_path).admin
     if admin.socket is None:
         raise click.ClickException("admin.socket is empty; commands need it")
-    connection = _UnixConnection(admin.socket, admin.command_seconds + 5)
     try:
-        body = json.dumps({"Type": question})
-        connection.request("POST", f"/controllers/{controller}/command", body)
-        answer = connection.getresponse()
-        content = json.loads(answer.read())
+        status, content = put_question(
+            admin.socket, controller, question, admin.command_seconds + 5
+        )
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise click.ClickException(f"{admin.socket}: {error}") from error
-    finally:
-        connection.close()
     click.echo(json.dumps(content, indent=2))
-    raise SystemExit(0 if answer.status == 200 and not content.get("error") else 1)
+    raise SystemExit(0 if status == 200 and not content.get("error") else 1)

@@ -397,7 +397,7 @@ NAMED: list[tuple[str, list[Evidence]]] = [
                         "at": NOW - n * 35.0 - 0.5,
                         "controller": CONTROLLER,
                         "peer": "",
-                        "code": "command-sent",
+                        "code": "command",
                         "type": "SetUsers",
                         "bytes": 15000,
                     }

@@ -1,20 +1,19 @@
 """Causes in the controller's own settings and state, as far as they show from outside.
 
 ``controller.config`` (vantage ``server``, from a connected controller's own answer; or ``site``):
-    ``controller``, ``ip_address``, ``domain_name``, ``websockets`` bool, ``port``,
-    ``websockets_port``, ``uri``, ``tls`` bool, ``reconnect_seconds``; what was not told is missing
+    see :mod:`ptslink.doctor.collect.controllers`; what was not told is missing
 """
 
 from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt, attempts
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.reach import lines, listed
-from ptslink.doctor.evidence import Case
+from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import Link, by_controller, constant, current, links
 
 #: Attempts of one controller closer together than this are a storm, seconds.
@@ -37,8 +36,14 @@ def _traced(case: Case) -> dict[str, list[Attempt]]:
     return found
 
 
+def _settings(case: Case) -> list[Mapping[str, Json]]:
+    """The settings of controllers that are not connected: those that are have the right ones."""
+    told = (piece.facts for piece in case.all("controller.config"))
+    return [facts for facts in told if not facts.get("connected")]
+
+
 def _ws_disabled(case: Case) -> Match | None:
-    for facts in (piece.facts for piece in case.all("controller.config")):
+    for facts in _settings(case):
         if facts.get("websockets") is False:
             return Match(
                 0.97,
@@ -66,7 +71,7 @@ def _ws_disabled(case: Case) -> Match | None:
 
 
 def _ip_and_domain(case: Case) -> Match | None:
-    for facts in (piece.facts for piece in case.all("controller.config")):
+    for facts in _settings(case):
         address, name = str(facts.get("ip_address") or ""), str(facts.get("domain_name") or "")
         if name and address not in ("", "0.0.0.0"):
             return Match(

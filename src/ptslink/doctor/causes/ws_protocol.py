@@ -271,7 +271,7 @@ def _deflate(case: Case) -> Match | None:
 def _server_frame(case: Case) -> Match | None:
     """Links that die right after the server sent something large or a particular request."""
     for piece in case.all("service.records"):
-        asked = [r for r in piece.facts.get("events", []) if r.get("code") == "command-sent"]
+        asked = [r for r in piece.facts.get("events", []) if r.get("code") == "command"]
         hits: list[tuple[str, int]] = []
         for own in ailing(case).values():
             for link in own:
@@ -282,7 +282,8 @@ def _server_frame(case: Case) -> Match | None:
         kinds = {kind for kind, _ in hits}
         if len(hits) >= 2 and len(kinds) == 1:
             kind, size = hits[-1]
-            line = f"{len(hits)} links were lost within 2 s of sending {kind} ({size} bytes)."
+            much = f" ({size} bytes)" if size else ""
+            line = f"{len(hits)} links were lost within 2 s of sending {kind}{much}."
             out = ("app-first-message", "ws-deflate-unsupported", "ws-device-idle-timeout")
             return Match(0.93, (line,), out)
     return None

@@ -30,11 +30,12 @@ def gather(
     peers: tuple[str, ...] = (),
     watch: float = 0.0,
     until: Path | None = None,
+    ask: bool = False,
     say: Callable[[str], None] = lambda _text: None,
     machine: Machine | None = None,
 ) -> Iterator[Evidence]:
     """Every collector once. With *watch*, packets are counted for that many seconds, or until
-    the file *until* is there.
+    the file *until* is there. With *ask*, connected controllers are asked for their settings.
 
     The network is looked at before and after the watch, so that counters give a difference; the
     other rooms after it, so that they hold what the attempts left behind.
@@ -56,7 +57,7 @@ def gather(
         scope = network.Scope(ports, tuple(dict.fromkeys((*peers, *unanswered(piece)))))
     for name, words in _ROOMS.items():
         say(words)
-        yield from _guarded(name, lambda name=name: _collect(name, local, scope))  # type: ignore[misc]
+        yield from _guarded(name, lambda name=name: _collect(name, local, scope, ask))  # type: ignore[misc]
 
 
 def unanswered(watched: Evidence) -> list[str]:
@@ -70,14 +71,10 @@ def unanswered(watched: Evidence) -> list[str]:
     ][:8]
 
 
-def _collect(name: str, machine: Machine, scope: Any) -> Iterable[Evidence]:
-    try:
-        module = importlib.import_module(f"ptslink.doctor.collect.{name}")
-    except ModuleNotFoundError:
-        return ()
-    found: Iterable[Evidence] = (
-        module.collect(machine, scope) if name == "network" else module.collect(machine)
-    )
+def _collect(name: str, machine: Machine, scope: Any, ask: bool) -> Iterable[Evidence]:
+    module = importlib.import_module(f"ptslink.doctor.collect.{name}")
+    more = {"network": {"scope": scope}, "service": {"ask": ask}}.get(name, {})
+    found: Iterable[Evidence] = module.collect(machine, **more)
     return found
 
 

@@ -37,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument(
         "--watch-until", type=Path, metavar="FILE", help="end the watch when FILE is there"
     )
+    parsed.add_argument(
+        "--ask", action="store_true",
+        help="ask connected controllers for their settings (changes nothing)",
+    )  # fmt: skip
     return parsed
 
 
@@ -48,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         peers=tuple(options.peers),
         watch=options.watch,
         until=options.watch_until,
+        ask=options.ask,
     )
     print(json.dumps([piece.to_json() for piece in found], ensure_ascii=False))
     return 0

@@ -114,8 +114,10 @@ def collect(machine: Machine, config: Path = CONFIG) -> list[Evidence]:
 
 def configured(watch: Stopwatch, config: Path = CONFIG) -> Evidence:
     """``nginx.config`` of this machine."""
-    import crossplane  # type: ignore[import-untyped]  # only the edge needs it
-
+    try:
+        import crossplane  # type: ignore[import-untyped]  # only the edge needs it
+    except ModuleNotFoundError:
+        return watch.skipped("nginx.config", "crossplane is not installed for this Python")
     if not config.is_file():
         return watch.skipped("nginx.config", f"there is no {config}")
     if not os.access(config, os.R_OK):

@@ -18,6 +18,7 @@ Evidence (vantage ``server``):
     ``events`` [{``at``, ``kind``, ``text``, ``unit``}], kinds of :data:`LOG_KINDS`
 ``link.local``  one per hop, ``hop`` ``service`` or ``nginx``: the upgrade tried from this machine
     the facts of ``http.upgrade``, see :mod:`ptslink.doctor.attempts`
+``controller.config``  see :mod:`ptslink.doctor.collect.controllers`
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ptslink.doctor.collect import controllers
 from ptslink.doctor.collect.edge import Machine, Stopwatch
 from ptslink.doctor.evidence import Evidence, Json, Status
+from ptslink.doctor.probe.request import PROBE_ID_PREFIX
 
 CONFIG = "/etc/ptslink/ptslink.toml"
 UNIT = "ptslink.service"
@@ -127,18 +130,41 @@ def shown_config(config: Any) -> dict[str, Json]:
 
 
 def collect(
-    machine: Machine, config: str = CONFIG, *, since: float | None = None
+    machine: Machine,
+    config: str = CONFIG,
+    *,
+    since: float | None = None,
+    ask: bool = False,
 ) -> Iterator[Evidence]:
-    """Everything about the service; *since*: leave out what is older (epoch seconds)."""
+    """Everything about the service.
+
+    *since*: leave out what is older (epoch seconds). *ask*: ask connected controllers, too.
+    """
     watch = Stopwatch()
-    config_seen = configured(watch, config)
+    horizon = max(since or 0.0, time.time() - HORIZON_SECONDS)
+    try:
+        config_seen = configured(watch, config)
+    except ModuleNotFoundError as error:
+        # A Python without the release's packages still reads the log.
+        missing = f"{error.name} is not installed for this Python"
+        for probe in ("service.config", "service.records", "service.live", "link.local"):
+            yield watch.skipped(probe, missing)
+        yield _log(machine, watch, horizon)
+        return
     yield config_seen
     tables = config_seen.facts.get("config") or shown_config(_defaults())
-    horizon = max(since or 0.0, time.time() - HORIZON_SECONDS)
     yield _records(watch, str(tables["journal"]["path"]), horizon)
-    yield _live(watch, tables["admin"])
+    live = _live(watch, tables["admin"])
+    yield live
     yield _log(machine, watch, horizon)
     yield from _local(machine, watch, tables)
+    yield from controllers.collect(watch, tables, _connected(live), ask)
+
+
+def _connected(live: Evidence) -> list[str]:
+    """The controllers that are connected, probes left out."""
+    listed = [str(one.get("id")) for one in live.facts.get("controllers") or ()]
+    return [controller for controller in listed if not controller.startswith(PROBE_ID_PREFIX)]
 
 
 def _defaults() -> Any:

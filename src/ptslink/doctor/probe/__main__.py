@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ptslink.doctor.probe.link import probe_link
-from ptslink.doctor.probe.request import PROBE_ID_PREFIX
+from ptslink.doctor.probe.request import PROBE_ID_PREFIX, read_controller_id, read_credentials
 from ptslink.doctor.probe.show import render, wants_colour
 from ptslink.doctor.probe.target import TargetError
 
@@ -53,9 +52,10 @@ def _timeout(text: str) -> float:
 
 
 def _controller_id(text: str) -> str:
-    if not (0 < len(text) <= 24 and all(c in "0123456789abcdefABCDEF" for c in text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an id of 1 to 24 hex digits")
-    return text
+    try:
+        return read_controller_id(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -116,15 +116,14 @@ def run(arguments: Sequence[str], program: str) -> int:
     options = options_parser.parse_args(arguments)
     credentials = None
     if options.basic_env is not None:
-        credentials = os.environ.get(options.basic_env)
-        if credentials is None or ":" not in credentials:
-            options_parser.error(
-                f"--basic-env {options.basic_env}: the environment variable must hold user:password"
-            )
+        try:
+            credentials = read_credentials(options.basic_env)
+        except ValueError as error:
+            options_parser.error(str(error))
     if options.ca is not None and options.insecure:
         options_parser.error("--ca and --insecure exclude each other")
     if options.survey:
-        return _survey(options_parser, options)
+        return _survey(options_parser, options, credentials)
     try:
         result = probe_link(
             options.url,
@@ -150,11 +149,23 @@ def run(arguments: Sequence[str], program: str) -> int:
     return OK if result.ok else BROKEN
 
 
-def _survey(options_parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+#: What a survey has its own way of doing.
+_NOT_WITH_SURVEY = {
+    "--origin": "origin", "--insecure": "insecure", "--server-name": "server_name",
+    "--no-get": "no_get",
+}  # fmt: skip
+
+
+def _survey(
+    options_parser: argparse.ArgumentParser, options: argparse.Namespace, credentials: str | None
+) -> int:
     """Print the survey's evidence; BROKEN when a step of the link failed."""
     from ptslink.doctor.evidence import Status
     from ptslink.doctor.probe.survey import survey
 
+    given = [name for name, key in _NOT_WITH_SURVEY.items() if getattr(options, key)]
+    if given:
+        options_parser.error(f"--survey and {', '.join(given)} exclude each other")
     try:
         found = list(
             survey(
@@ -164,6 +175,8 @@ def _survey(options_parser: argparse.ArgumentParser, options: argparse.Namespace
                 timeout=options.timeout,
                 ca=options.ca,
                 address=options.address,
+                controller_id=options.controller_id,
+                credentials=credentials,
             )
         )
     except TargetError as error:

@@ -8,8 +8,9 @@ X-Pts-Firmware-Version-DateTime, X-Pts-Configuration-Identifier, Sec-WebSocket-V
 from __future__ import annotations
 
 import base64
+import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 Header = tuple[str, str]
@@ -29,6 +30,24 @@ def new_probe_id() -> str:
     same id, and two probes at once must not cut each other off.
     """
     return PROBE_ID_PREFIX + secrets.token_hex(4).upper()
+
+
+def read_controller_id(text: str) -> str:
+    """*text* where it is a controller's id, else ``ValueError``."""
+    if not (0 < len(text) <= 24 and all(c in "0123456789abcdefABCDEF" for c in text)):
+        raise ValueError(f"{text!r} is not an id of 1 to 24 hex digits")
+    return text
+
+
+def read_credentials(name: str, environment: Mapping[str, str] = os.environ) -> str:
+    """``user:password`` out of the environment variable *name*, else ``ValueError``.
+
+    A command line is seen by everybody on the machine and kept in histories.
+    """
+    credentials = environment.get(name, "")
+    if ":" not in credentials:
+        raise ValueError(f"--basic-env {name}: the environment variable must hold user:password")
+    return credentials
 
 
 def new_key() -> str:
