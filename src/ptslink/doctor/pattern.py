@@ -17,7 +17,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ptslink.doctor.attempts import PROBE_ID_PREFIX, SAME_SECONDS, other_connection
+from ptslink.doctor.attempts import (
+    PROBE_ID_PREFIX,
+    SAME_SECONDS,
+    Trouble,
+    other_connection,
+    troubles,
+)
 from ptslink.doctor.collect.nginx_config import location_for, passes_to
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 
@@ -28,6 +34,10 @@ MASS = 3
 LOOP = 4
 #: Who stays away longer than this between two links is not looping, seconds.
 LOOP_GAP_SECONDS = 60.0
+#: So many failed tries in a row are a burst.
+BURST = 3
+#: What last happened longer ago than this, and than three of its periods, is over (seconds).
+STILL_SECONDS = 60.0
 #: A link this short never carried anything, seconds.
 SHORT_SECONDS = 1.5
 
@@ -81,6 +91,12 @@ class Link:
     def lost(self) -> bool:
         """No closing frame went either way: the transport was lost (what people call 1006)."""
         return bool(self.code) and self.close_sent is None and self.close_rcvd is None
+
+    @property
+    def orderly(self) -> bool:
+        """Whether it was closed the way links are meant to be: 1000, 1001 going away, 1012."""
+        closes = [close[0] for close in (self.close_sent, self.close_rcvd) if close]
+        return bool(closes) and all(code in (1000, 1001, 1005, 1012) for code in closes)
 
     def event(self, *kinds: str) -> Mapping[str, Json] | None:
         return next((event for event in self.events if event["kind"] in kinds), None)
@@ -502,47 +518,126 @@ def moments(case: Case) -> list[tuple[float, str]]:
 
 
 def gather() -> list[Evidence]:
-    """The connection records of this server, with what stands out in them."""
+    """The connection records of this server; the verdict tells what stands out in them."""
     from ptslink.doctor.collect import nginx, service  # the edge, for the command line only
     from ptslink.doctor.collect.edge import LocalMachine
 
     machine = LocalMachine()
-    evidence = [*service.collect(machine), *nginx.collect(machine)]
-    return [*evidence, *patterns(Case("this server", evidence))]
+    return [*service.collect(machine), *nginx.collect(machine)]
 
 
 def patterns(case: Case) -> list[Evidence]:
-    """What stands out in the records, as evidence a person can read (``pattern.*``)."""
-    every, configured = links(case), timers(case)
-    if not every:
-        return [
+    """What stands out in the records, as evidence a person can read (``pattern.*``).
+
+    ``pattern.links``  ``links``, ``short``, ``ends`` {how: n}
+    ``pattern.loop``   one a controller: ``controller``, ``period``, ``seconds``, ``fingerprints``,
+        ``closed_by``, ``transport``, ``first``, ``layer``
+    ``pattern.drop``   one a moment: ``at``, ``controllers``, ``before`` [[seconds, what]],
+        ``layer``
+    ``pattern.burst``  one who is refused: ``controller``, ``tries``, ``first``, ``root``,
+        ``status``, ``limits``, ``layer``
+
+    FAILED is only what goes on now; UNKNOWN what did and may be over.
+    """
+    every = links(case)
+    found = [_overview(every)] if every else []
+    if not every and case.first("service.records") is not None:
+        found = [
             Evidence("pattern.links", Status.UNKNOWN, "no ended link on record", {}, 0, "server")
         ]
-    found = [_overview(every)]
-    for loop in loops(current(case)):
-        durations = [link.seconds for link in loop.links]
-        same = constant(durations)
-        words = ", ".join(fingerprints(same, configured)) if same is not None else ""
-        seen = f"{loop.controller} reconnects every {loop.period:.1f} s"
-        seen += f"; each link lasts {same:.2f} s" if same is not None else "; durations vary"
-        seen += f" = {words}" if words else ""
-        facts = {
-            "controller": loop.controller,
-            "period": loop.period,
-            "seconds": same,
-            "fingerprints": fingerprints(same, configured) if same is not None else [],
-            "first": loop.links[0].shown(),
-        }
-        found.append(Evidence("pattern.loop", Status.FAILED, seen, facts, 0, "server"))
-    for drop in mass_drops(every):
-        before = [(drop.at - at, what) for at, what in moments(case) if -2 <= drop.at - at <= 120]
-        after = ", ".join(f"{what} {ago:.1f} s before" for ago, what in before[-3:])
-        seen = f"{len(drop.controllers)} controllers lost together" + (
-            f"; {after}" if after else ""
-        )
-        facts = {"at": drop.at, "controllers": sorted(drop.controllers), "before": before}
-        found.append(Evidence("pattern.drop", Status.FAILED, seen, facts, 0, "server"))
+    found += [_loop(case, loop) for loop in loops(current(case))]
+    found += [_drop_seen(case, drop) for drop in mass_drops(every)]
+    found += [_burst(case, trouble) for trouble in troubles(case) if _of_controller(trouble)]
     return found
+
+
+def _goes_on(case: Case, last: float, period: float) -> bool:
+    """Whether what comes every *period* seconds, at *last* for the last time, comes again.
+
+    Without a clock in the case (a capture) its end is the present.
+    """
+    now = case.fact("service.records", "now") or case.fact("host.clock", "now")
+    return now is None or float(now) - last <= STILL_SECONDS + 3 * period
+
+
+def _loop(case: Case, loop: Loop) -> Evidence:
+    configured = timers(case)
+    ends = loop.links
+    same = constant([link.seconds for link in ends])
+    marks = fingerprints(same, configured) if same is not None else []
+    seen = f"{loop.controller} reconnects every {loop.period:.1f} s"
+    seen += f"; each link lasts {same:.2f} s" if same is not None else "; durations vary"
+    seen += f" = {', '.join(marks)}" if marks else ""
+    bad = [link for link in ends if not link.orderly]
+    seen += f"; the last: {ends[-1].shown()}"
+    wrong = (
+        loop.controller in ailing(case)
+        and ends[-1] in bad
+        and 2 * len(bad) > len(ends)
+        and _goes_on(case, ends[-1].at, loop.period)
+    )
+    facts = {
+        "controller": loop.controller,
+        "period": loop.period,
+        "seconds": same,
+        "fingerprints": marks,
+        "closed_by": ends[-1].closed_by,
+        "transport": ends[-1].transport,
+        "first": ends[0].shown(),
+        "layer": "ws-protocol",
+    }
+    status = Status.FAILED if wrong else Status.UNKNOWN
+    return Evidence("pattern.loop", status, seen, facts, 0, "server")
+
+
+def _drop_seen(case: Case, drop: Drop) -> Evidence:
+    before = [(drop.at - at, what) for at, what in moments(case) if -2 <= drop.at - at <= 120]
+    after = ", ".join(f"{what} {ago:.1f} s before" for ago, what in before[-3:])
+    seen = f"{len(drop.controllers)} controllers lost together" + (f"; {after}" if after else "")
+    facts = {"at": drop.at, "controllers": sorted(drop.controllers), "before": before,
+             "layer": "application"}  # fmt: skip
+    # Who has come back is over it; a planned stop is told by its closing frames.
+    away = drop.controllers & ailing(case).keys()
+    wrong = (
+        len(away) >= MASS
+        and not any(link.orderly for link in drop.links)
+        and _goes_on(case, drop.at, 0.0)
+    )
+    return Evidence("pattern.drop", Status.FAILED if wrong else Status.UNKNOWN, seen, facts, 0,
+                    "server")  # fmt: skip
+
+
+def _of_controller(trouble: Trouble) -> bool:
+    """Whether it is told of in the logs, and of a controller rather than of somebody scanning."""
+    first = trouble.first
+    return first.source in ("nginx", "service", "capture") and bool(
+        first.controller or first.upgrade
+    )
+
+
+def _burst(case: Case, trouble: Trouble) -> Evidence:
+    tries, limits = trouble.failures, trouble.limits
+    times = [attempt.at for attempt in tries if attempt.at is not None]
+    period = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+    seen = f"{trouble.subject}: {len(tries)} tries in a row failed; the first: "
+    seen += trouble.first.shown()
+    if trouble.root is not trouble.first:
+        seen += f"; what keeps it out: {trouble.root.shown()}"
+    seen += f"; {len(limits)} of them by a limit, which only follows" if limits else ""
+    root = trouble.root
+    facts = {
+        "controller": trouble.subject,
+        "tries": len(tries),
+        "first": trouble.first.shown(),
+        "root": root.shown(),
+        "status": root.status,
+        "limits": len(limits),
+        "layer": "tls" if root.event("tls-failed", "tls-alert", "tls-rejected", "tls-closed")
+        else "http-upgrade",
+    }  # fmt: skip
+    wrong = len(tries) >= BURST and _goes_on(case, times[-1] if times else 0.0, period)
+    return Evidence("pattern.burst", Status.FAILED if wrong else Status.UNKNOWN, seen, facts, 0,
+                    "server")  # fmt: skip
 
 
 def _overview(every: Sequence[Link]) -> Evidence:

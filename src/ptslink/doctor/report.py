@@ -11,6 +11,8 @@ from ptslink.doctor.finding import Finding
 from ptslink.doctor.verdict import GUESS, Check, Verdict
 
 WIDTH = 80
+#: So many of what the records show are told; somebody who reads this has a pump to mend.
+MOST_PATTERNS = 8
 _LOOKS = {"bad": "31;1", "good": "32", "doubt": "33", "strong": "1"}
 _STATUS_LOOKS = {Status.FAILED: "bad", Status.UNKNOWN: "doubt", Status.SKIPPED: "doubt"}
 _Paint = Callable[[str, str], str]
@@ -41,6 +43,13 @@ def render(
             lines += ["", paint("What else", "strong")]
             for finding in others:
                 lines += _other(finding)
+    patterns = [check for check in verdict.checks if _is_pattern(check)]
+    if patterns:
+        lines += ["", paint("What the records show", "strong")]
+        for check in patterns[:MOST_PATTERNS]:
+            lines += _bullet(check.seen)
+        left = len(patterns) - MOST_PATTERNS
+        lines += [f"  - and {left} more (--json has all)"] if left > 0 else []
     lines += ["", *_checks(verdict.checks, paint)]
     return "\n".join(lines) + "\n"
 
@@ -115,12 +124,16 @@ def _checks(checks: tuple[Check, ...], paint: _Paint) -> list[str]:
     lines = [paint(f"Checked: {len(checks)}, found well: {well}", "strong")]
     for status in (Status.FAILED, Status.UNKNOWN, Status.SKIPPED):
         for check in checks:
-            if check.status is status:
+            if check.status is status and not _is_pattern(check):
                 start = f"  {status.value:<8}"
                 text = _wrap(f"{check.id}: {check.seen}", " " * 10)[:3]
                 text[0] = paint(start, _STATUS_LOOKS[status]) + text[0][len(start) :]
                 lines += text
     return lines
+
+
+def _is_pattern(check: Check) -> bool:
+    return check.id.partition(":")[2].startswith("pattern.")
 
 
 def _bullet(text: str) -> list[str]:

@@ -18,11 +18,12 @@ generic finding of the right layer stands in, with advice for that layer and wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ptslink.doctor.cause import Cause, Layer, Match
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 from ptslink.doctor.finding import Finding
+from ptslink.doctor.pattern import patterns
 from ptslink.doctor.stranger import recognized
 from ptslink.doctor.unlisted import unlisted
 
@@ -47,8 +48,10 @@ ROOMS: Mapping[str, Layer] = {
 def layer_of(piece: Evidence) -> Layer | None:
     """Which layer a failing probe speaks of; None where it speaks of no step of the link.
 
-    A captured connection speaks of the step at which it failed.
+    A captured connection speaks of the step at which it failed; a pattern names it.
     """
+    if piece.probe.startswith("pattern."):
+        return Layer(piece.facts["layer"]) if "layer" in piece.facts else None
     if piece.probe != "capture.stream":
         return ROOMS.get(piece.probe.partition(".")[0])
     if not piece.facts["established"] and piece.facts["syn"]:
@@ -69,7 +72,8 @@ _EXPLAINED_BY: Mapping[Layer, frozenset[Layer]] = {
     ),
 }
 
-#: True of a host and worth mending, but never why a step of the link fails.
+#: True of a host and worth mending, but never why a step of the link fails (only why many links
+#: were lost at once).
 _BYSTANDERS = frozenset({"host-clock-wrong", "host-auto-upgrade"})
 
 
@@ -124,10 +128,9 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
     *seconds* is how long gathering the evidence took; it is only passed on.
     """
     case = recognized(case)
-    matched = _not_excluded(
-        [(cause, match) for cause in causes if (match := cause.judge(case)) is not None]
-    )
-    findings = _ordered(matched)
+    case = replace(case, evidence=(*case.evidence, *patterns(case)))
+    matched, broken = _asked(case, causes)
+    findings = _ordered(_not_excluded(matched))
     failed = _unexplained(case, findings)
     if failed is not None:
         # What failed in the link is what the person came for: it goes before findings that do
@@ -143,9 +146,27 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
         checks=tuple(
             Check(f"{piece.vantage}:{piece.probe}", piece.status, piece.seen)
             for piece in case.evidence
-        ),
+        )
+        + tuple(broken),
         seconds=seconds,
     )
+
+
+def _asked(case: Case, causes: Iterable[Cause]) -> tuple[list[tuple[Cause, Match]], list[Check]]:
+    """What matches, and which causes could not be judged: one mistake of ours, or evidence of
+    another version, must not cost the whole verdict."""
+    matched: list[tuple[Cause, Match]] = []
+    broken: list[Check] = []
+    for cause in causes:
+        try:
+            match = cause.judge(case)
+        except Exception as error:
+            why = f"could not be judged: {type(error).__name__}: {error}"
+            broken.append(Check(f"doctor:{cause.id}", Status.UNKNOWN, why))
+            continue
+        if match is not None:
+            matched.append((cause, match))
+    return matched, broken
 
 
 def _not_excluded(matched: list[tuple[Cause, Match]]) -> list[tuple[Cause, Match]]:
@@ -238,7 +259,7 @@ def _unexplained(case: Case, findings: Sequence[Finding]) -> tuple[Layer, Eviden
     explained = any(
         finding.layer in layers
         and finding.match.confidence >= GUESS
-        and finding.id not in _BYSTANDERS
+        and (finding.id not in _BYSTANDERS or first[1].probe == "pattern.drop")
         for finding in findings
     )
     return None if explained else first

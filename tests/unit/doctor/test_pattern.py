@@ -8,12 +8,15 @@ import pytest
 
 from ptslink.doctor.evidence import Evidence, Status
 from ptslink.doctor.pattern import Timers, constant, fingerprints, near, patterns
+from ptslink.doctor.verdict import judge
 from unit.doctor.traces import NOW, case, link, records, seen, service_config
 
 
-def loop(count: int, seconds: float, gap: float = 1.0, **more: Any) -> list[dict[str, Any]]:
+def loop(
+    count: int, seconds: float, gap: float = 1.0, code: str = "lost-fin", **more: Any
+) -> list[dict[str, Any]]:
     """Links of one controller that follow each other."""
-    return [link("lost-fin", seconds, at=NOW + n * (seconds + gap), **more) for n in range(count)]
+    return [link(code, seconds, at=NOW + n * (seconds + gap), **more) for n in range(count)]
 
 
 def stand_out(*evidence: Evidence) -> dict[str, Evidence]:
@@ -72,6 +75,7 @@ def test_controllers_lost_together_are_one_drop_with_what_happened_before() -> N
                                          {"time": NOW - 400.0, "kind": "started"}])  # fmt: skip
     found = stand_out(records(links=ends), reload)["pattern.drop"]
     assert found.seen == "3 controllers lost together; reloading 60.0 s before"
+    assert found.status is Status.FAILED
     assert found.facts["controllers"] == ["C0", "C1", "C2"]
 
 
@@ -85,6 +89,72 @@ def test_two_controllers_or_one_that_ends_often_are_no_drop() -> None:
 def test_a_probes_own_links_do_not_stand_out() -> None:
     own = loop(6, 5.0, controller="0" * 16 + "AABBCCDD")
     assert stand_out(records(links=own))["pattern.links"].status is Status.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("ends", "later", "status"),
+    [
+        (loop(5, 20.0), 5.0, Status.FAILED),
+        # Given up, or over: the records alone do not tell which.
+        (loop(5, 20.0), 600.0, Status.UNKNOWN),
+        # Who says good-bye each time has no fault.
+        (loop(5, 20.0, code="closed", close_rcvd=[1000, ""], close_sent=[1000, ""]), 5.0,
+         Status.UNKNOWN),
+        # A planned stop of ours.
+        (loop(5, 20.0, code="closed", close_sent=[1012, "restart"]), 5.0, Status.UNKNOWN),
+        (loop(5, 20.0, code="ping-timeout", close_sent=[1011, "keepalive"]), 5.0, Status.FAILED),
+    ],
+)  # fmt: skip
+def test_only_a_loop_of_lost_links_that_goes_on_is_a_failure(
+    ends: list[dict[str, Any]], later: float, status: Status
+) -> None:
+    found = stand_out(records(links=ends, now=ends[-1]["at"] + later))["pattern.loop"]
+    assert found.status is status
+
+
+def test_a_loop_of_who_is_connected_again_is_over() -> None:
+    ends = loop(5, 2.0)
+    now = ends[-1]["at"] + 30.0
+    back = {"id": ends[0]["controller"], "since": (now - 25.0) * 1000}
+    live = seen("service.live", now=now, controllers=[back])
+    assert stand_out(records(links=ends, now=now), live)["pattern.loop"].status is Status.UNKNOWN
+
+
+def refusals(count: int, controller: str = "AB" * 12, **more: Any) -> list[dict[str, Any]]:
+    first = {"at": NOW, "controller": controller, "peer": "198.51.100.20", "status": 418,
+             "code": "teapot", "reason": "", "method": "GET", "path": "/ptsWebSocket",
+             "headers": [["Upgrade", "websocket"]]}  # fmt: skip
+    return [first | {"at": NOW + n} | more for n in range(count)]
+
+
+def test_a_burst_tells_its_first_error_apart_from_the_limits_that_follow() -> None:
+    tries = refusals(2) + [one | {"at": NOW + 9 + n} for n, one in
+                           enumerate(refusals(4, status=429, code="rate-limited"))]  # fmt: skip
+    found = stand_out(records(attempts=tries, now=NOW + 14))["pattern.burst"]
+    assert (found.status, found.facts["tries"], found.facts["limits"]) == (Status.FAILED, 6, 4)
+    assert "answered 418" in found.facts["first"]
+    assert "4 of them by a limit, which only follows" in found.seen
+
+
+@pytest.mark.parametrize(
+    ("tries", "later"), [(refusals(2), 2.0), (refusals(6), 900.0)], ids=["few", "over"]
+)
+def test_few_refusals_or_old_ones_are_no_failure(tries: list[dict[str, Any]], later: float) -> None:
+    found = stand_out(records(attempts=tries, now=NOW + 6 + later))["pattern.burst"]
+    assert found.status is Status.UNKNOWN
+
+
+def test_a_scanner_makes_no_burst() -> None:
+    tries = refusals(9, controller="", method="GET", headers=[], status=404)
+    assert "pattern.burst" not in stand_out(records(attempts=tries, now=NOW + 9))
+
+
+def test_a_loop_and_a_burst_that_nothing_explains_are_findings_of_their_layer() -> None:
+    ends, tries = loop(6, 7.3), refusals(6)
+    at_loop = judge(case(records(links=ends, now=ends[-1]["at"] + 1)), ())
+    at_burst = judge(case(records(attempts=tries, now=NOW + 7)), ())
+    assert [finding.id for finding in at_loop.findings] == ["unlisted-ws-protocol"]
+    assert [finding.id for finding in at_burst.findings] == ["unlisted-http-upgrade"]
 
 
 # measured, timer -> whether it is that timer's

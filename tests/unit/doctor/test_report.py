@@ -63,6 +63,18 @@ def test_what_was_well_is_counted_and_the_rest_is_named() -> None:
     assert "site:tcp.connect" not in text.split("Checked")[1]
 
 
+def test_what_the_records_show_stands_by_itself_and_is_bounded() -> None:
+    evidence = [
+        Evidence("pattern.loop", Status.UNKNOWN, f"AB{n} reconnects every 9 s", vantage="server")
+        for n in range(11)
+    ]
+    text = render(judge(Case("ws://h/", evidence), ()))
+    shown, checked = text.split("What the records show")[1].split("Checked:")
+    assert shown.count("reconnects every") == 8
+    assert "and 3 more" in shown
+    assert "reconnects" not in checked
+
+
 def test_health_is_one_line() -> None:
     assert render(verdict(healthy=True)).startswith("Healthy: nothing found")
 
