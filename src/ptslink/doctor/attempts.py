@@ -34,8 +34,12 @@ PROBE_ID_PREFIX = "0" * 16
 SAME_SECONDS = 1.6
 #: Who last tried longer ago than this, seen from the newest trace, is not trying now (seconds).
 RECENT_SECONDS = 3600.0
-#: So many traces of a stranger (no id, no Upgrade) within RECENT_SECONDS are taken seriously.
+#: So many failures of one kind by a stranger (no id, no Upgrade), over so many seconds at least,
+#: are taken seriously: a scanner tries one thing after the other, a controller the same for ever.
 STRANGER_TRIES = 3
+STRANGER_SECONDS = 1.5
+#: Within this time whoever fails at TLS has tried again, in seconds.
+RETRY_SECONDS = 30.0
 
 
 #: Refusals of ours that a probe, which is no controller, gets from a service that is well.
@@ -128,6 +132,18 @@ class Attempt:
         """A header of the answer, whatever its letter case."""
         return next((v for k, v in self.answer.items() if k.lower() == name.lower()), None)
 
+    @property
+    def handshake(self) -> Mapping[str, Json] | None:
+        """The event of a TLS handshake that failed: before it, nobody says who he is."""
+        return self.event("tls-failed", "tls-alert", "tls-rejected", "tls-closed")
+
+    @property
+    def kind(self) -> tuple[Json, ...]:
+        """What is the same of two attempts that fail for the same reason."""
+        event = self.events[0] if self.events else {}
+        told = (event.get("kind"), event.get("reason"), event.get("alert"))
+        return (self.port, self.status, self.code, *told)
+
     def shown(self) -> str:
         """One line for a person."""
         what = " ".join(part for part in (self.method, self.path) if part) or "a connection"
@@ -207,7 +223,7 @@ def troubles(case: Case) -> list[Trouble]:
         failures: list[Attempt] = []
         for attempt in tries:
             failures = [] if attempt.succeeded else [*failures, attempt]
-        if failures and _over(failures, every):
+        if failures and _over(failures, every, case):
             continue
         if failures and (confirmed or _serious(failures, addresses)):
             found.append(Trouble(subject, tuple(failures)))
@@ -218,11 +234,12 @@ def troubles(case: Case) -> list[Trouble]:
 _FOR_ALL = frozenset({301, 302, 303, 307, 308, 404, 444, 500, 502, 504})
 
 
-def _over(failures: Sequence[Attempt], every: Iterable[Attempt]) -> bool:
+def _over(failures: Sequence[Attempt], every: Iterable[Attempt], case: Case) -> bool:
     """Whether somebody's later success shows that this fault is gone.
 
     Somebody without an id is known by the address alone; a controller with an id has to get
-    through itself, unless what stopped it was the same for all.
+    through itself, unless what stopped it was the same for all. Behind one address there may be
+    a controller whose TLS fails and a probe whose TLS does not.
     """
     last = failures[-1]
     if last.at is None:
@@ -238,30 +255,41 @@ def _over(failures: Sequence[Attempt], every: Iterable[Attempt]) -> bool:
                 return True
         anonymous = not last.controller or last.controller.startswith(PROBE_ID_PREFIX)
         if anonymous and attempt.client is not None and attempt.client == last.client:
+            probe = (attempt.controller or "").startswith(PROBE_ID_PREFIX)
+            if probe and last.handshake and _still_trying(last.at, attempt.at, case):
+                continue
             return True
     return False
+
+
+def _still_trying(failed: float, succeeded: float | None, case: Case) -> bool:
+    """Whether who failed was still trying when a probe began that succeeded."""
+    if succeeded is None:
+        return False
+    began = [w["from"] for w in _windows(case) if _within(w, succeeded)]
+    return bool(min([succeeded, *began]) - failed < RETRY_SECONDS)
 
 
 def _serious(failures: Sequence[Attempt], addresses: AbstractSet[str | None]) -> bool:
     """Whether these are a controller's tries, not those of somebody scanning the internet."""
     if all(_from_here(a) for a in failures):
         return False
-    return (
-        any(
-            a.source in ("site", "control", "local")
-            or a.controller
-            or a.upgrade
-            or (a.client in addresses and a.client is not None)
-            for a in failures
-        )
-        or len(failures) >= STRANGER_TRIES
-    )
+    if any(
+        a.source in ("site", "control", "local")
+        or a.controller
+        or a.upgrade
+        or (a.client in addresses and a.client is not None)
+        for a in failures
+    ):
+        return True
+    times = [a.at or 0.0 for a in failures if a.kind == failures[-1].kind]
+    return len(times) >= STRANGER_TRIES and times[-1] - times[0] >= STRANGER_SECONDS
 
 
 def _from_here(attempt: Attempt) -> bool:
-    """Whether it is this machine's own knocking: a proxy's, a monitor's."""
+    """Whether it is this machine's own knocking: a proxy's, a monitor's, the doctor's."""
     return (
-        attempt.source == "service"
+        (attempt.source == "service" or attempt.handshake is not None)
         and not attempt.controller
         and str(attempt.client).startswith(("127.", "::1"))
     )
@@ -273,11 +301,18 @@ def _is_variation(attempt: Attempt, own: AbstractSet[str | None], case: Case) ->
     if controller.startswith(PROBE_ID_PREFIX) and controller not in own:
         # No variation makes a proxy fail: what nginx could not pass on is a fault all the same.
         return not (attempt.by == "nginx" and (attempt.status or 0) >= 500)
-    if not controller and attempt.at is not None:
-        for piece in case.all("survey.window"):
-            if piece.facts["from"] - 2.0 <= attempt.at <= piece.facts["to"] + 2.0:
-                return True
-    return False
+    if controller or attempt.at is None:
+        return False
+    return any(_within(window, attempt.at) for window in _windows(case))
+
+
+def _windows(case: Case) -> Iterator[Mapping[str, Json]]:
+    return (piece.facts for piece in case.all("survey.window"))
+
+
+def _within(window: Mapping[str, Json], at: float) -> bool:
+    """Whether something happened while a survey went on; clocks and logs are whole seconds off."""
+    return bool(window["from"] - 2.0 <= at <= window["to"] + 2.0)
 
 
 def _probed(case: Case) -> Iterator[Attempt]:

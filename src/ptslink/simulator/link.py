@@ -140,11 +140,12 @@ class TlsLink(Link):
         *,
         alert: int | None = None,
         record_bytes: int | None = None,
+        record_alert: bool = True,
     ) -> None:
         super().__init__(reader, writer)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
-        self._alert, self._record_bytes = alert, record_bytes
+        self._alert, self._record_bytes, self._record_alert = alert, record_bytes, record_alert
         #: What came since the last record that was whole.
         self._seen = b""
 
@@ -178,6 +179,8 @@ class TlsLink(Link):
         if self._record_bytes is not None:
             size = largest_record(self._seen)
             if size > self._record_bytes:
+                if not self._record_alert:
+                    raise OSError(f"a TLS record of {size} bytes is too large")
                 await super().write(fatal_alert(22))
                 raise AlertSent(f"sent TLS alert 22: a record of {size} bytes is too large")
         if self._alert is not None and certificate_came(self._seen):

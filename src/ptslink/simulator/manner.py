@@ -43,8 +43,10 @@ class Manner:
     sni: bool = True
     #: Ends the handshake by this fatal alert once the certificate has come.
     tls_alert: int | None = None
-    #: Ends the connection at a TLS record above so many bytes, by the alert record_overflow.
+    #: Ends the connection at a TLS record above so many bytes ...
     tls_record_bytes: int | None = None
+    #: ... and says so by the alert record_overflow.
+    tls_record_alert: bool = True
 
     # The handshake.
     head: tuple[Callable[[RequestHead], RequestHead], ...] = ()

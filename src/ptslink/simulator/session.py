@@ -86,6 +86,7 @@ class Session:
             self.target.host if self.manner.sni else None,
             alert=self.manner.tls_alert,
             record_bytes=self.manner.tls_record_bytes,
+            record_alert=self.manner.tls_record_alert,
         )
         try:
             await link.handshake()

@@ -144,9 +144,32 @@ def served(**certificate: Any) -> Evidence:
     return seen("tls.served", **facts)
 
 
+def on_disk(
+    issuers: list[str], keys: str = "AA", *, before: list[str] | None = None,
+    old_keys: str = "AA", days_ago: float = 1.0, **certificate: Any,
+) -> Evidence:  # fmt: skip
+    """A certificate file whose chain has these issuers, and what it took the place of."""
+
+    def chain(names: list[str], key: str) -> list[dict[str, Any]]:
+        subjects = ["CN = pts", *names]
+        dates = {"not_before": NOW - 1e6, "not_after": NOW + 1e6}
+        return [{"subject": subject, "issuer": issuer, "authority_key": key, **dates}
+                for subject, issuer in zip(subjects, names, strict=False)]  # fmt: skip
+
+    old = None
+    if before is not None:
+        old = {"file": "old.pem", "until": NOW - days_ago * 86400, "chain": chain(before, old_keys)}
+    facts = {"file": "live.pem", "chain": chain(issuers, keys), "before": old, **certificate}
+    return seen("tls.disk", **{**served(issuer=issuers[0]).facts, **facts})
+
+
 def alert(number: int, client: str = "198.51.100.20", at: float = NOW) -> dict[str, Any]:
     return event("tls-alert", at, f"SSL alert number {number}", alert=number, port=443,
                  client=client, request=None)  # fmt: skip
+
+
+def offer12() -> Evidence:
+    return seen("tls.offer", port=443, variant="tls1.2", ok=True, variation=True)
 
 
 HURT = seen("tls.handshake", "control", Status.FAILED)
@@ -211,7 +234,7 @@ NAMED: list[tuple[str, list[Evidence]]] = [
         "tls-root-rotated",
         [
             *nginx(lines=[GOOD_TLS], events=[alert(48), alert(48, "198.51.100.99")]),
-            served(issuer_before="CN = DST Root CA X3"),
+            on_disk(["CN = R3", "CN = ISRG Root X1"], before=["CN = R3", "CN = DST Root CA X3"]),
             HURT,
         ],
     ),
@@ -631,6 +654,48 @@ HARD: list[tuple[str, str, list[Evidence]]] = [
         "tls-cert-expired",
         [*nginx(lines=[GOOD_TLS], events=[alert(45)]), served(), HURT],
     ),
+    # The same alert 48: did the chain lead elsewhere before, and just now?
+    (
+        "tls-root-rotated",
+        "tls-untrusted-ca",
+        [*nginx(events=[alert(48)]), on_disk(["CN = Own"], "BB", before=["CN = Own"]), HURT],
+    ),
+    (
+        "tls-untrusted-ca",
+        "tls-root-rotated",
+        [*nginx(events=[alert(48)]), on_disk(["CN = Own"], before=["CN = Own"]), HURT],
+    ),
+    (
+        "tls-untrusted-ca",
+        "tls-root-rotated",
+        [*nginx(events=[alert(48)]), on_disk(["CN = R3"], before=["CN = pts"]), HURT],
+    ),
+    # The same alert 42: is the certificate of the name that is dialled?
+    (
+        "tls-device-clock",
+        "tls-name-mismatch",
+        [*nginx(events=[alert(42)]), served(sans=["IP Address:192.0.2.7"]), HURT],
+    ),
+    (
+        "tls-name-mismatch",
+        "tls-device-clock",
+        [*nginx(events=[alert(42)]), served(sans=["DNS:pts.example.test"]), HURT],
+    ),
+    # Of a chain's certificates one above the leaf is over: whoever minds says so.
+    (
+        "tls-cert-expired",
+        "tls-device-clock",
+        [
+            *nginx(events=[alert(45)]),
+            served(
+                chain=[
+                    {"subject": "CN = pts", "not_after": NOW + 1e6},
+                    {"subject": "CN = R3", "not_after": NOW - 1e6},
+                ]
+            ),
+            HURT,
+        ],
+    ),
     # A record too large is acknowledged; a hole in the path is retransmitted into.
     (
         "",
@@ -886,6 +951,55 @@ def test_a_controller_that_reconnects_now_and_then_is_healthy() -> None:
         for s, at in ((86_000.0, 95_000.0), (3_000.0, 80_000.0))
     ]
     assert named(*WORKING, CONFIG, records(links=links)) == []
+
+
+def handshakes(reasons: list[str], **more: Any) -> list[dict[str, Any]]:
+    """Failed TLS handshakes of somebody nameless, a second apart, the last one now."""
+    last = len(reasons) - 1
+    return [
+        event("tls-failed", NOW - (last - n), reason, reason=reason, port=443, request=None, **more)
+        for n, reason in enumerate(reasons)
+    ]
+
+
+OLD = ["unsupported protocol"] * 4
+STRANGE = ["unsupported protocol", "no shared cipher", "unsupported protocol", "bad key share"]
+
+
+def probe_line(at: float, **line: Any) -> dict[str, Any]:
+    return proxied(0.1, at, "0" * 16 + "ABCDEF01", **line)
+
+
+@pytest.mark.parametrize(
+    ("why", "lines", "events", "window"),
+    [
+        ("a controller", [], handshakes(OLD), None),
+        ("a probe behind the same address", [probe_line(NOW + 1)], handshakes(OLD), None),
+        ("a long probe", [probe_line(NOW + 70)], handshakes(OLD), (NOW + 3, NOW + 71)),
+    ],
+)
+def test_a_nameless_controller_that_fails_at_tls_again_and_again_is_in_trouble(
+    why: str, lines: Any, events: Any, window: tuple[float, float] | None
+) -> None:
+    probed = [answer(101)] if lines else []
+    if window:
+        probed.append(seen("survey.window", "site", **{"from": window[0], "to": window[1]}))
+    found = named(*nginx(lines=lines, events=events), offer12(), *probed)
+    assert found[:1] == ["tls-client-version-too-old"], why
+
+
+@pytest.mark.parametrize(
+    ("why", "lines", "events"),
+    [
+        ("a scanner", [], handshakes(STRANGE)),
+        ("a burst", [], [{**one, "time": NOW} for one in handshakes(OLD)]),
+        ("this machine", [], handshakes(OLD, client="127.0.0.1")),
+        ("it gave up, and a probe gets in", [probe_line(NOW + 60)], handshakes(OLD)),
+        ("it got in", [proxied(5.0, NOW + 6)], handshakes(OLD)),
+    ],
+)
+def test_other_failing_handshakes_are_nobodys_trouble(why: str, lines: Any, events: Any) -> None:
+    assert named(*nginx(lines=lines, events=events), offer12(), answer(101)) == [], why
 
 
 def test_a_fault_that_is_over_is_not_reported() -> None:

@@ -226,3 +226,10 @@ def test_a_failed_configuration_test_says_why() -> None:
 def test_captures_hold_no_private_key() -> None:
     for file in CAPTURES.rglob("*"):
         assert file.is_dir() or b"PRIVATE KEY" not in file.read_bytes(), file.name
+
+
+def test_unprintable_bytes_of_a_combined_line_are_bytes_again() -> None:
+    line = r'192.0.2.9 - - [24/Nov/2026:07:44:37 +0000] "\x16\x03\x01\x00\xB7 a" 400 157 "-" "-"'
+    (entry,) = read_access(line)
+    assert entry["request"] == "\x16\x03\x01\x00\xb7 a"
+    assert entry["method"] is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.certificates import certify
 
 from ptslink.doctor.collect import nginx, service, tls
 from ptslink.doctor.collect.edge import Output
@@ -150,3 +152,89 @@ def test_the_services_own_tls_port_is_looked_at_too(configured: Any) -> None:
     host = machine()
     assert gathered(host, "tls.disk")[0].facts["ports"] == [3443]
     assert any("127.0.0.1:3443" in line for line in host.ran)
+
+
+def pem(*parties: Any) -> str:
+    return "".join(party.pem for party in parties)
+
+
+def test_a_chain_is_told_with_its_dates_and_whose_key_signed_it(
+    tmp_path: Path, configured: Any
+) -> None:
+    root = certify("Root")
+    between = certify("Between", root)
+    leaf = certify("pts", between, names=["pts.example.test"])
+    file = tmp_path / "pts.pem"
+    configured(sites(str(file)))
+    text = pem(leaf, between)
+    commands = {f"openssl x509 -in {file}": Output(printed("openssl-x509-ecdsa.txt"))}
+    host = FakeMachine(commands, {str(file): text}, root=True)
+    (piece,) = gathered(host, "tls.disk")
+    chain = piece.facts["chain"]
+    assert [one["issuer"] for one in chain] == ["CN = Between", "CN = Root"]
+    keys = [one["authority_key"] for one in chain]
+    assert len(set(keys)) == 2
+    assert all(len(key) == 40 for key in keys)
+    assert chain[0]["not_after"] == leaf.certificate.not_valid_after_utc.timestamp()
+    assert piece.facts["before"] is None
+
+
+def generation(store: Path, name: str, at: float) -> Path:
+    """A generation of our store that was put in force at *at*."""
+    place = store / "generations" / name
+    place.mkdir(parents=True)
+    (place / "rsa.pem").write_text("")
+    os.utime(place, (at, at))
+    return place / "rsa.pem"
+
+
+def test_what_a_generation_took_the_place_of_is_the_one_in_force_before(tmp_path: Path) -> None:
+    generation(tmp_path, "oldest", 1e9)
+    before = generation(tmp_path, "before", 2e9)
+    generation(tmp_path, "now", 3e9)
+    generation(tmp_path, ".partial", 4e9)
+    live = tmp_path / "live"
+    live.symlink_to("generations/now")
+    assert tls.replaced(live / "rsa.pem") == (before, 3e9)
+
+
+def test_what_certbot_renewed_is_the_number_before(tmp_path: Path) -> None:
+    archive, live = tmp_path / "archive" / "pts", tmp_path / "live" / "pts"
+    for place in (archive, live):
+        place.mkdir(parents=True)
+    for number in (9, 10):
+        (archive / f"fullchain{number}.pem").touch()
+    os.utime(archive / "fullchain10.pem", (3e9, 3e9))
+    (live / "fullchain.pem").symlink_to("../../archive/pts/fullchain10.pem")
+    assert tls.replaced(live / "fullchain.pem") == (archive / "fullchain9.pem", 3e9)
+
+
+@pytest.mark.parametrize(
+    "name", ["generations/only/rsa.pem", "archive/pts/fullchain1.pem", "a.pem"]
+)
+def test_a_first_certificate_took_nobodys_place(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    assert tls.replaced(file) is None
+
+
+def test_the_certificate_before_is_read_too(tmp_path: Path, configured: Any) -> None:
+    before, now = (generation(tmp_path, name, at) for name, at in (("a", 1e9), ("b", 2e9)))
+    configured(sites(str(now)))
+    texts = {
+        str(now): pem(certify("pts", certify("New"))),
+        str(before): pem(certify("pts", certify("Old"))),
+    }
+    commands = {f"openssl x509 -in {now}": Output(printed("openssl-x509-ecdsa.txt"))}
+    (piece,) = gathered(FakeMachine(commands, texts, root=True), "tls.disk")
+    told = piece.facts["before"]
+    assert (told["file"], told["until"]) == (str(before), 2e9)
+    assert told["chain"][-1]["issuer"] == "CN = Old"
+
+
+def test_a_port_is_asked_by_a_name_of_any_of_its_server_blocks(configured: Any) -> None:
+    web = sites()
+    nameless = {**web.facts["sites"][0], "names": ["_"]}
+    configured(seen("nginx.config", sites=[nameless, *web.facts["sites"]]))
+    assert gathered(machine(), "tls.served")[0].facts["name"] == "pts.example.test"

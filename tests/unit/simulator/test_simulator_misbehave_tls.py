@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from ptslink.doctor.probe.target import parse_target
-from ptslink.simulator.misbehave import bend
+from ptslink.simulator.misbehave import DeviationError, bend
 from ptslink.simulator.result import SimulationResult
 from ptslink.simulator.run import simulate
 from ptslink.simulator.setup import Setup, new_identities
@@ -189,3 +189,14 @@ async def test_a_record_above_the_buffer_is_alert_22_and_one_below_is_not(rsa_pe
     outcome, _, result = await dial(rsa_pem, "tls-record-too-large=16384")
     assert outcome == "TLSv1.2"
     assert "handshake: the server ended" in str(result.controllers[0].error)
+
+
+async def test_a_device_may_leave_at_a_large_record_without_a_word(rsa_pem: Path) -> None:
+    outcome, _, result = await dial(rsa_pem, "tls-record-too-large=500,silent")
+    assert "ALERT" not in outcome
+    assert "is too large" in str(result.controllers[0].error)
+
+
+def test_a_device_leaves_silently_or_by_an_alert() -> None:
+    with pytest.raises(DeviationError, match=r"'rudely' is not 'silent'; accepted: BYTES"):
+        bend(["tls-record-too-large=500,rudely"])

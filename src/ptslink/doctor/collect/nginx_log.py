@@ -74,7 +74,9 @@ def _combined_line(line: str) -> dict[str, Json] | None:
     except ValueError:
         return None
     entry: dict[str, Json] = {"time": when, "client": match["client"], "by": None}
-    return _with_request(entry, match["request"], match["status"])
+    # What cannot be printed stands there as \\x16.
+    request = re.sub(r"\\x([0-9A-F]{2})", lambda code: chr(int(code[1], 16)), match["request"])
+    return _with_request(entry, request, match["status"])
 
 
 def _with_request(entry: dict[str, Json], request: str, status: str) -> dict[str, Json]:

@@ -6,10 +6,12 @@ Evidence (vantage ``server``):
     ``file``, ``readable`` bool, ``error``, and of the first certificate ``subject``, ``issuer``,
     ``serial``, ``not_before``, ``not_after`` (epoch seconds), ``sans`` [``DNS:x``, ``IP
     Address:y``], ``key`` ``rsa``/``ecdsa``/..., ``key_bits``; ``chain_bytes`` [int] of the file,
-    ``key_matches`` bool or None, ``ports`` [int], ``now`` (epoch seconds), ``fingerprint``
+    ``key_matches`` bool or None, ``ports`` [int], ``now`` (epoch seconds), ``fingerprint``,
+    ``chain`` (:func:`ptslink.doctor.probe.certificate.read_chain`), ``before``: ``file`` and
+    ``chain`` of what this file took the place of and ``until`` (epoch seconds), or None
 ``tls.served``  one per TLS port, with the server's own name
-    ``port``, ``name``, ``version``, ``cipher``, the same of the certificate served, ``verify``
-    (OpenSSL's verify return code), ``verify_text``
+    ``port``, ``name``, ``version``, ``cipher``, the same of the certificate served (of ``chain``
+    only ``subject`` and ``issuer``), ``verify`` (OpenSSL's verify return code), ``verify_text``
 ``tls.offer``  one per TLS port and variant, ``variation`` true: ``port``, ``variant`` ``tls1.2``/
     ``tls1.3``/``no-sni``/``rsa``/``ecdsa``/``legacy``, ``ok``, ``alert`` int or None, ``reason``
 
@@ -19,13 +21,16 @@ The client-side survey gives ``tls.handshake`` and ``tls.certificate`` with the 
 from __future__ import annotations
 
 import calendar
+import contextlib
 import re
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ptslink.doctor.collect.edge import Machine, Stopwatch
 from ptslink.doctor.evidence import Evidence, Json, Status
+from ptslink.doctor.probe.certificate import read_chain
 
 #: What openssl s_client is asked for, by variant.
 VARIANTS: Mapping[str, tuple[str, ...]] = {
@@ -97,13 +102,31 @@ def read_s_client(text: str) -> dict[str, Json]:
     return facts
 
 
-def chain_bytes(pem: str) -> list[int]:
-    """The size of each certificate of a PEM file, in bytes as sent (DER)."""
-    sizes = []
-    for block in _PEM.findall(pem):
-        body = "".join(block.splitlines()[1:-1])
-        sizes.append(len(body) * 3 // 4 - body.count("="))
-    return sizes
+def chain_of(pem: str) -> list[bytes]:
+    """The certificates of a PEM file, as sent (DER). Raises ValueError."""
+    return [ssl.PEM_cert_to_DER_cert(block) for block in _PEM.findall(pem)]
+
+
+def replaced(file: Path) -> tuple[Path, float] | None:
+    """What *file* took the place of, and when (epoch seconds); None where nothing is known of it.
+
+    Known are our own store (``generations/ID/KIND.pem``, the directory's time is that of its being
+    put in force) and certbot's archive (``archive/NAME/fullchain7.pem``).
+    """
+    real = file.resolve()
+    generations = real.parent.parent
+    try:
+        if generations.name == "generations":
+            others = [other for other in generations.glob(f"[!.]*/{real.name}") if other != real]
+            last = max(others, key=lambda other: other.parent.stat().st_mtime, default=None)
+            return None if last is None else (last, real.parent.stat().st_mtime)
+        numbered = re.fullmatch(r"(.*?)(\d+)\.pem", real.name)
+        if generations.name == "archive" and numbered:
+            last = real.with_name(f"{numbered[1]}{int(numbered[2]) - 1}.pem")
+            return (last, real.stat().st_mtime) if last.exists() else None
+    except OSError:
+        return None
+    return None
 
 
 # --- The thin edge -----------------------------------------------------------------------------
@@ -122,7 +145,8 @@ def collect(machine: Machine) -> Iterator[Evidence]:
             if not listen["ssl"]:
                 continue
             own = [n for n in site["names"] if not n.startswith(("~", "*", "_", "."))]
-            names.setdefault(listen["port"], own[0] if own else "")
+            if not names.get(listen["port"]):
+                names[listen["port"]] = own[0] if own else ""
             settings = site["settings"]
             pairs = zip(settings["ssl_certificate"], settings["ssl_certificate_key"], strict=False)
             for file, key in pairs:
@@ -164,7 +188,7 @@ def _disk(machine: Machine, watch: Stopwatch, file: str, key: str, ports: list[i
         facts["error"] = done.why
         return watch.piece("tls.disk", Status.FAILED, f"{file}: {done.why}", facts)
     facts |= read_x509(done.text)
-    facts["chain_bytes"] = chain_bytes(pem)
+    facts |= _chain(pem) | {"before": _before(machine, file)}
     public = machine.run("openssl", "x509", "-in", file, "-noout", "-pubkey")
     private = machine.run("openssl", "pkey", "-in", key, "-pubout")
     both = public.ok and private.ok
@@ -175,6 +199,24 @@ def _disk(machine: Machine, watch: Stopwatch, file: str, key: str, ports: list[i
         seen += f", {'expires in' if days > 0 else 'expired'} {abs(days):.0f} days"
         seen += "" if days > 0 else " ago"
     return watch.piece("tls.disk", Status.OK, seen, facts)
+
+
+def _chain(pem: str) -> dict[str, Json]:
+    """``chain_bytes`` and ``chain``, as far as they can be read."""
+    facts: dict[str, Json] = {}
+    with contextlib.suppress(ValueError):
+        ders = chain_of(pem)
+        facts["chain_bytes"] = [len(der) for der in ders]
+        facts["chain"] = read_chain(ders)
+    return facts
+
+
+def _before(machine: Machine, file: str) -> dict[str, Json] | None:
+    found = replaced(Path(file))
+    pem = machine.read(str(found[0])) if found else None
+    if found is None or pem is None:
+        return None
+    return {"file": str(found[0]), "until": found[1], **_chain(pem)}
 
 
 def _served(machine: Machine, watch: Stopwatch, port: int, name: str) -> Iterator[Evidence]:

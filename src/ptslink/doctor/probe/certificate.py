@@ -10,6 +10,7 @@ import calendar
 import hashlib
 import ipaddress
 import time
+from collections.abc import Iterable
 from typing import Any
 
 _NAME_PARTS = {"2.5.4.3": "CN", "2.5.4.6": "C", "2.5.4.7": "L", "2.5.4.8": "ST",
@@ -17,10 +18,12 @@ _NAME_PARTS = {"2.5.4.3": "CN", "2.5.4.6": "C", "2.5.4.7": "L", "2.5.4.8": "ST",
 _KEYS = {"1.2.840.113549.1.1.1": "rsa", "1.2.840.10045.2.1": "ecdsa",
          "1.3.101.112": "ed25519", "1.3.101.113": "ed448"}  # fmt: skip
 _CURVES = {"1.2.840.10045.3.1.7": 256, "1.3.132.0.34": 384, "1.3.132.0.35": 521}
-_SUBJECT_ALT_NAME = "2.5.29.17"
+_SUBJECT_ALT_NAME, _AUTHORITY_KEY = "2.5.29.17", "2.5.29.35"
 
 _SEQUENCE, _INTEGER, _BIT_STRING, _OID, _UTC_TIME = 0x30, 0x02, 0x03, 0x06, 0x17
-_VERSION, _EXTENSIONS, _DNS, _IP = 0xA0, 0xA3, 0x82, 0x87
+_VERSION, _EXTENSIONS, _DNS, _IP, _KEY_IDENTIFIER = 0xA0, 0xA3, 0x82, 0x87, 0x80
+#: What a chain is told apart by.
+_OF_A_CHAIN = ("subject", "issuer", "not_before", "not_after", "authority_key")
 
 
 class NotACertificateError(ValueError):
@@ -89,21 +92,42 @@ def _key(content: bytes) -> tuple[str, int | None]:
     return kind, None
 
 
-def _sans(content: bytes) -> list[str]:
+def _extension(content: bytes, wanted: str) -> list[tuple[int, bytes]]:
+    """The elements of one extension, [] where the certificate has none."""
+    if not content:
+        return []
     [(_, extensions)] = _items(content)
     for _, extension in _items(extensions):
         parts = _items(extension)
-        if _oid(parts[0][1]) != _SUBJECT_ALT_NAME:
-            continue
-        [(_, names)] = _items(parts[-1][1])
-        found = []
-        for tag, value in _items(names):
-            if tag == _DNS:
-                found.append("DNS:" + value.decode("ascii", "replace"))
-            elif tag == _IP and len(value) in (4, 16):
-                found.append(f"IP Address:{ipaddress.ip_address(value)}")
-        return found
+        if _oid(parts[0][1]) == wanted:
+            [(_, inner)] = _items(parts[-1][1])
+            return _items(inner)
     return []
+
+
+def _sans(extensions: bytes) -> list[str]:
+    found = []
+    for tag, value in _extension(extensions, _SUBJECT_ALT_NAME):
+        if tag == _DNS:
+            found.append("DNS:" + value.decode("ascii", "replace"))
+        elif tag == _IP and len(value) in (4, 16):
+            found.append(f"IP Address:{ipaddress.ip_address(value)}")
+    return found
+
+
+def _authority_key(extensions: bytes) -> str | None:
+    parts = dict(_extension(extensions, _AUTHORITY_KEY))
+    return parts[_KEY_IDENTIFIER].hex().upper() if _KEY_IDENTIFIER in parts else None
+
+
+def read_chain(ders: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Of each certificate ``subject``, ``issuer``, ``not_before``, ``not_after`` and
+    ``authority_key``, as :func:`read_certificate` has them.
+
+    Raises:
+        NotACertificateError: one of *ders* is none.
+    """
+    return [{key: facts[key] for key in _OF_A_CHAIN} for facts in map(read_certificate, ders)]
 
 
 def read_certificate(der: bytes) -> dict[str, Any]:
@@ -111,7 +135,8 @@ def read_certificate(der: bytes) -> dict[str, Any]:
 
     ``subject``, ``issuer``, ``serial`` (hex), ``not_before`` and ``not_after`` (epoch seconds),
     ``sans`` [``DNS:x``, ``IP Address:y``], ``key`` (rsa, ecdsa, ...), ``key_bits``,
-    ``fingerprint`` (SHA-256), ``self_signed``: subject and issuer are the same.
+    ``fingerprint`` (SHA-256), ``self_signed``: subject and issuer are the same,
+    ``authority_key``: the issuer's key (RFC 5280 4.2.1.1, hex) or None.
 
     Raises:
         NotACertificateError: *der* is none.
@@ -132,7 +157,8 @@ def read_certificate(der: bytes) -> dict[str, Any]:
             "serial": serial.hex().upper(),
             "not_before": _moment(start_tag, start),
             "not_after": _moment(end_tag, end),
-            "sans": _sans(extensions) if extensions else [],
+            "sans": _sans(extensions),
+            "authority_key": _authority_key(extensions),
             "key": kind,
             "key_bits": bits,
             "fingerprint": ":".join(digest[i : i + 2] for i in range(0, len(digest), 2)),

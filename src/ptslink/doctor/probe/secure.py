@@ -15,7 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptslink.doctor.probe.certificate import NotACertificateError, read_certificate
+from ptslink.doctor.probe.certificate import (
+    NotACertificateError,
+    read_certificate,
+    read_chain,
+)
 from ptslink.doctor.probe.response import shown
 from ptslink.doctor.probe.stream import (
     Address,
@@ -98,17 +102,14 @@ class Handshake:
         }
 
     def certificate_facts(self) -> dict[str, Any]:
-        """The leaf's fields and the chain's names; empty when no certificate was seen."""
-        read = []
-        for der in self.chain:
-            try:
-                read.append(read_certificate(der))
-            except NotACertificateError:
-                return {}
-        if not read:
+        """The leaf's fields and the chain's; empty when no certificate was seen."""
+        if not self.chain:
             return {}
-        chain = [{"subject": c["subject"], "issuer": c["issuer"]} for c in read]
-        return {**read[0], "chain": chain, "chain_bytes": [len(der) for der in self.chain]}
+        try:
+            leaf, chain = read_certificate(self.chain[0]), read_chain(self.chain)
+        except NotACertificateError:
+            return {}
+        return {**leaf, "chain": chain, "chain_bytes": [len(der) for der in self.chain]}
 
     def text(self) -> str:
         if self.ok:

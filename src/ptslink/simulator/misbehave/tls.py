@@ -42,6 +42,13 @@ def _wrong_clock(manner: Manner, value: str) -> Manner:
     )
 
 
+def _small(manner: Manner, value: str) -> Manner:
+    size, comma, word = value.partition(",")
+    if comma and word != "silent":
+        raise ValueError(f"{word!r} is not 'silent'")
+    return manner.but(tls_record_bytes=count(size, 1, 16384), tls_record_alert=not comma)
+
+
 DEVIATIONS = (
     Deviation(
         "tls-client-version-too-old",
@@ -87,9 +94,9 @@ DEVIATIONS = (
     ),
     Deviation(
         "tls-record-too-large",
-        "ends the connection at a TLS record larger than its buffer (alert 22)",
-        lambda manner, value: manner.but(tls_record_bytes=count(value, 1, 16384)),
-        "BYTES",
+        "leaves at a TLS record above its buffer, by alert 22 or silently",
+        _small,
+        "BYTES[,silent]",
         "4096",
     ),
 )

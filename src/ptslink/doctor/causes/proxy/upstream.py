@@ -17,7 +17,7 @@ from ptslink.doctor.causes.failing import (
     where,
 )
 from ptslink.doctor.causes.proxy.common import direct_only, nginx_config, nginx_fix
-from ptslink.doctor.causes.tls import is_plain
+from ptslink.doctor.causes.tls.handshake import is_plain
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import link_location, near
 
