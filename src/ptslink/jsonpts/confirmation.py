@@ -17,6 +17,12 @@ from ptslink.jsonpts.envelope import Packet
 
 #: The firmware's input buffer is 16 KB (PTS-2 protocol 1.3); stay well under it.
 MAX_ANSWER_BYTES: Final = 15_000
+#: The firmware reads at most 600 JSON tokens (PTS-2 protocol 1.3); a name and its value are two.
+MAX_ANSWER_TOKENS: Final = 550
+#: Tags answered in one packet, at five tokens each. No controller asks for as many; those beyond
+#: get no answer, which authorises nobody.
+MAX_TAGS: Final = 100
+_MAX_TAG_BYTES: Final = 100
 
 #: Code of the error confirmation when a message could not be stored. Outside the range of the
 #: controller's own codes (1 to 118), so that neither side takes it for another fault.
@@ -67,7 +73,7 @@ def refuse(packet: Packet, code: int = NOT_STORED, text: str = NOT_STORED_TEXT) 
 
 
 def messages(packets: Iterable[bytes]) -> list[bytes]:
-    """Wrap answer packets into as few messages as the controller's buffer allows, in order."""
+    """Wrap answer packets into as few messages as the controller can read, in order."""
     batch = list(packets)
     if len(batch) == 1:
         return [_PREFIX + batch[0] + _SUFFIX]
@@ -77,16 +83,22 @@ def messages(packets: Iterable[bytes]) -> list[bytes]:
 def _wrap(packets: Iterable[bytes]) -> list[bytes]:
     wrapped: list[bytes] = []
     batch: list[bytes] = []
-    size = 0
+    size = tokens = 0
     for packet in packets:
-        if batch and size + len(packet) + 1 > MAX_ANSWER_BYTES:
-            wrapped.append(_PREFIX + b",".join(batch) + _SUFFIX)
-            batch, size = [], 0
-        batch.append(packet)
         size += len(packet) + 1
+        tokens += _tokens(packet)
+        if batch and (size > MAX_ANSWER_BYTES or tokens > MAX_ANSWER_TOKENS):
+            wrapped.append(_PREFIX + b",".join(batch) + _SUFFIX)
+            batch, size, tokens = [], len(packet) + 1, _tokens(packet)
+        batch.append(packet)
     if batch:
         wrapped.append(_PREFIX + b",".join(batch) + _SUFFIX)
     return wrapped
+
+
+def _tokens(packet: bytes) -> int:
+    """JSON tokens of an answer packet; a few too many where a text holds such characters."""
+    return 2 * packet.count(b":") + packet.count(b"{") + packet.count(b"[")
 
 
 def answers(packets: Iterable[Packet], *, stored: bool) -> list[bytes]:
@@ -96,7 +108,7 @@ def answers(packets: Iterable[Packet], *, stored: bool) -> list[bytes]:
 
 
 def _refuse_tags(packet: Packet) -> bytes:
-    """Answer every requested tag with Valid false.
+    """Answer every requested tag with Valid false, as far as the controller can read the answer.
 
     Never authorise by default: a tag answered valid without AccountType or Balance would authorise
     the pump without limit (PTS-2 protocol 2.3).
@@ -105,7 +117,8 @@ def _refuse_tags(packet: Packet) -> bytes:
         tags = _tags_request.decode(packet.data).Tags if packet.data else []
     except (msgspec.DecodeError, UnicodeDecodeError):
         tags = []
-    listed = b",".join(b'{"Tag":%b,"Valid":false}' % bytes(tag.Tag) for tag in tags)
+    names = [name for tag in tags if len(name := bytes(tag.Tag)) <= _MAX_TAG_BYTES]
+    listed = b",".join(b'{"Tag":%b,"Valid":false}' % name for name in names[:MAX_TAGS])
     return b'{"Id":%b,"Type":"TagsInformation","Message":"OK","Data":{"Tags":[%b]}}' % (
         packet.id,
         listed,

@@ -196,14 +196,15 @@ class AdminApp:
             peer.answer(_answer(status, outcome))
 
         try:
-            self._app.downlink.send(session, type_, done)
+            size = self._app.downlink.send(session, type_, done)
         except CommandRefused as refused:
             return _answer(refused.status, {"error": refused.code, "message": str(refused)})
         self._app.evidence.event(
-            "command",
+            "command-sent",
             f"Sent {type_} to PTS Controller {session.controller}.",
             controller=session.controller,
             type=type_,
+            bytes=size,
         )
         return None
 

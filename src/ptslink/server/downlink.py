@@ -80,8 +80,11 @@ class Downlink:
         self._next: dict[int, int] = {}
         self.unexpected = 0
 
-    def send(self, session: Session, type_: str, done: Done) -> None:
+    def send(self, session: Session, type_: str, done: Done) -> int:
         """Send a command; `done` is called once, with the reply or with an error.
+
+        Returns:
+            the bytes of the message that was sent.
 
         Raises:
             CommandRefused: it is not on the list, too many are under way, or the link is closing.
@@ -100,11 +103,13 @@ class Downlink:
         id_ = self._next.get(number, _FIRST_ID)
         self._next[number] = _FIRST_ID if id_ >= _LAST_ID else id_ + 1
         content = {"Protocol": "jsonPTS", "Packets": [{"Id": id_, "Type": type_}]}
-        if not session.peer.send(json.dumps(content, separators=(",", ":")).encode()):
+        payload = json.dumps(content, separators=(",", ":")).encode()
+        if not session.peer.send(payload):
             raise CommandRefused(409, "link-closing", "The controller's link is closing.")
         waiting = _Waiting(self, (number, id_), type_, done, self._now() + self._seconds)
         self._waiting[waiting.key] = waiting
         self._wheel.add(waiting, waiting.deadline)
+        return len(payload)
 
     def reply(self, session: Session, packet: Packet) -> bool:
         """Take a packet that is no upload; whether a command was waiting for it."""

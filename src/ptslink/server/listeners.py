@@ -14,7 +14,9 @@ from typing import Final
 
 from ptslink.server.config import Config
 
-BACKLOG: Final = 1024
+#: Connections that may wait to be accepted: what ptslink.socket asks for too, since asyncio calls
+#: listen(2) again on the socket it is handed. The kernel takes no more than net.core.somaxconn.
+BACKLOG: Final = 4096
 
 
 class ListenError(Exception):

@@ -184,6 +184,38 @@ def test_a_confirmation_begins_with_the_id_and_is_compact() -> None:
     )
 
 
+def tokens(content: object) -> int:
+    """As the firmware counts them: every container, name and value is one."""
+    if isinstance(content, dict):
+        return 1 + sum(1 + tokens(value) for value in content.values())
+    return 1 + sum(map(tokens, content)) if isinstance(content, list) else 1
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize(
+    "packet",
+    [
+        Packet(b"7", "UploadPumpTransaction", b"{}"),
+        Packet(b'"%b"' % (b"7" * 60), "Upload" + "U" * 58, b"{}"),
+        Packet(
+            b"7", "RequestTagsInformation", b'{"Tags":[%b]}' % b",".join([b'{"Tag":"A1"}'] * 40)
+        ),
+        Packet(
+            b"7",
+            "RequestTagsInformation",
+            b'{"Tags":[%b]}' % b",".join([b'{"Tag":"%b"}' % (b"A" * 90)] * 5000),
+        ),
+        Packet(b"7", "RequestTagsInformation", b'{"Tags":[{"Tag":"%b"}]}' % (b"A" * 20_000)),
+    ],
+)
+def test_no_answer_is_more_than_the_controller_reads(packet: Packet, stored: bool) -> None:
+    found = answers([packet] * 1000, stored=stored)
+    read = [json.loads(answer) for answer in found]
+    assert sum(len(message["Packets"]) for message in read) == 1000
+    assert max(map(len, found)) < 16_384
+    assert max(map(tokens, read)) <= 600
+
+
 def test_no_tag_is_ever_authorised_by_default() -> None:
     data = b'{"Tags":[{"Tag":"A1","Pump":1},{"Tag":"B2"},{}]}'
     (found,) = answers([Packet(b"3", "RequestTagsInformation", data)], stored=True)

@@ -30,7 +30,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """Start servers on loopback; each is stopped when the test ends."""
     running: list[Server] = []
 
-    async def start(journal: Any = None, **tables: dict[str, Any]) -> Server:
+    async def start(journal: Any = None, inherited: Any = None, **tables: dict[str, Any]) -> Server:
         content: dict[str, Any] = {
             "listen": {"addresses": ["127.0.0.1"], "port": 0},
             "journal": {"path": str(tmp_path / "journal.db")},
@@ -39,7 +39,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         }
         for name, table in tables.items():
             content[name] = {**content.get(name, {}), **table}
-        server = await start_server(parse(content), journal=journal)
+        server = await start_server(parse(content), journal=journal, inherited=inherited)
         running.append(server)
         return server
 

@@ -8,6 +8,7 @@ import io
 import json
 import socket
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,9 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from ptslink.cli import main
-from ptslink.server.config import parse
 from ptslink.server.downlink import ALLOWED
-from ptslink.server.service import start_server
+from ptslink.server.listeners import BACKLOG
 from support.wire import CONTROLLER, Reply, Wire, frame, message, request, sale, until
 
 
@@ -167,6 +167,12 @@ def reply_to(packet: dict[str, Any], type_: str, data: Any) -> bytes:
     return json.dumps(content).encode()
 
 
+def events(tmp_path: Path, code: str) -> list[dict[str, Any]]:
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        query = "SELECT detail FROM evidence WHERE kind = 'event' AND code = ?"
+        return [json.loads(detail) for (detail,) in connection.execute(query, (code,))]
+
+
 async def test_a_question_is_answered_by_the_controller(serve, tmp_path) -> None:
     server = await serve()
     wire = await Wire.link(server.port)
@@ -176,6 +182,13 @@ async def test_a_question_is_answered_by_the_controller(serve, tmp_path) -> None
     )
     packet = await asked(wire)
     assert packet["Type"] == "GetDateTime"
+    await until(lambda: events(tmp_path, "command-sent"))
+    (event,) = events(tmp_path, "command-sent")
+    assert event["type"] == "GetDateTime"
+    # The whole message, as the one who looks for a frame that breaks links wants to know.
+    assert event["bytes"] == len(
+        b'{"Protocol":"jsonPTS","Packets":[{"Id":1,"Type":"GetDateTime"}]}'
+    )
     await wire.upload(sale(1))
     wire.send(reply_to(packet, "DateTime", {"DateTime": "2026-03-01T10:00:00"}))
     reply = await asking
@@ -349,26 +362,34 @@ async def test_export_to_csv_has_the_columns_of_the_specification(serve, tmp_pat
     await wire.close()
 
 
-async def test_handed_over_sockets_are_used(tmp_path) -> None:
+SOMAXCONN = int(Path("/proc/sys/net/core/somaxconn").read_text())
+UNIT = Path(__file__).parents[3] / "roles/pts_server/templates/ptslink.socket.j2"
+
+
+def queue_length(listener: socket.socket) -> int:
+    """How many connections may wait (tcp_info: tcpi_sacked of a listening socket)."""
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    return int.from_bytes(info[28:32], sys.byteorder)
+
+
+def test_the_unit_asks_for_the_queue_that_the_server_keeps() -> None:
+    assert f"\nBacklog={BACKLOG}\n" in UNIT.read_text()
+
+
+async def test_handed_over_sockets_are_used(serve) -> None:
     handed = socket.socket()
     handed.bind(("127.0.0.1", 0))
     handed.listen()
     handed.setblocking(False)
     port = handed.getsockname()[1]
-    content = {
-        "listen": {"port": 1},
-        "journal": {"path": str(tmp_path / "journal.db")},
-        "admin": {"port": 0, "socket": ""},
-        "logs": {"directory": ""},
-    }
     # Connections made before the server runs wait in the socket; none is refused.
     early = await Wire.connect(port)
     early.send(b"")
     early = await Wire.connect(port)
-    server = await start_server(parse(content), inherited=[("ptslink.socket", handed)])
+    server = await serve(listen={"port": 1}, inherited=[("ptslink.socket", handed)])
     assert server.port == port
+    assert queue_length(handed) == min(4096, SOMAXCONN)
     assert (await early.ask(request())).status == 101
     early.send(message(sale(1)))
     assert b"OK" in await early.text()
     await early.close()
-    await server.stop()
