@@ -92,11 +92,18 @@ class Bench:
             self._command(Step("server", line)), input=pack.stdout, check=True, timeout=60
         )
 
-    def _command(self, step: Step) -> list[str]:
-        # Names are put in by hand: the lines hold braces of nft and shell of their own.
-        line = step.line
+    def filled(self, text: str) -> str:
+        """*text* with the lab's names in it: by hand, as lines hold braces of nft and shell."""
         for name, value in self.names.items():
-            line = line.replace("{" + name + "}", value)
+            text = text.replace("{" + name + "}", value)
+        return text
+
+    def target(self, fault: Fault) -> str:
+        """What the doctor is told of the link: on the server alone it gets no URL."""
+        return self.filled(fault.url) if {"site", "control"} & {*fault.vantages} else "this server"
+
+    def _command(self, step: Step) -> list[str]:
+        line = self.filled(step.line)
         shell = ["sh", "-c", line]
         match step.place:
             case "server":
@@ -152,9 +159,7 @@ class Bench:
 
     def examine(self, fault: Fault) -> list[dict[str, Any]]:
         """Evidence from every vantage point of *fault*, the server's last."""
-        url = fault.url
-        for name, value in self.names.items():
-            url = url.replace("{" + name + "}", value)
+        url = self.filled(fault.url)
         watching = None
         stop = f"{CARRIED}/stop-{time.monotonic_ns()}"
         if "server" in fault.vantages:
