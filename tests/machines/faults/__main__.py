@@ -1,111 +1,55 @@
-"""Run the matrix: python -m machines.faults --lab NAME [ID ...]."""
+"""Run the matrix: python -m machines.faults [--lab NAME] [ID ...], or scripts/bench faults."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from machines.faults.bench import Bench, BenchError
-from machines.faults.fault import Fault, NotInjected, Step
-from machines.faults.setups import SETUPS
-from ptslink.doctor.causes import CAUSES
-from ptslink.doctor.evidence import Case, Evidence
-from ptslink.doctor.verdict import Verdict, judge
+from machines.faults import healthy, lab
+from machines.faults.bench import Bench
+from machines.faults.document import document
+from machines.faults.fault import Fault
+from machines.faults.runner import TABLES, good, prepare, run_one, tables
 
-HERE = Path(__file__).parent
-#: Files beside this one that are no tables.
-MACHINERY = {"__init__", "__main__", "fault", "bench", "setups", "helpers", "document"}
-HEALTHY = Fault("healthy", ())
+BUILD = lab.ROOT / "build" / "faults"
+DOCUMENT = lab.ROOT / "docs" / "faults.md"
 
+WORDS = """\
+Inject every cause of a lost link for real, and see that the doctor names it; then look at 20
+healthy systems, and see that it stays silent.
 
-def tables() -> tuple[list[Fault], list[NotInjected]]:
-    """Every row of every table, and every cause that has none."""
-    faults: list[Fault] = []
-    left_out: list[NotInjected] = []
-    for path in sorted(HERE.glob("*.py")):
-        if path.stem in MACHINERY:
-            continue
-        module = importlib.import_module(f"machines.faults.{path.stem}")
-        faults += getattr(module, "FAULTS", ())
-        left_out += getattr(module, "NOT_INJECTED", ())
-    return faults, left_out
+Without ID and --layer everything is run and docs/faults.md is written. The lab is raised,
+provisioned and taken down, unless it is up: then it is taken as it is.
+"""
 
 
-def verdict_of(bench: Bench, fault: Fault) -> tuple[Verdict, float, list[dict[str, Any]]]:
-    started = time.monotonic()
-    found = bench.examine(fault)
-    evidence = [Evidence.from_json(piece) for piece in found]
-    seconds = time.monotonic() - started
-    return judge(Case(fault.url, evidence), CAUSES, seconds), seconds, found
-
-
-def run_one(bench: Bench, fault: Fault, keep: Path | None) -> dict[str, Any]:
-    """One row: its result, ready to be written."""
-    layer = next((cause.layer.value for cause in CAUSES if cause.id == fault.id), None)
-    result: dict[str, Any] = {"id": fault.id, "variant": fault.variant, "layer": layer,
-                              "twin": fault.healthy}  # fmt: skip
-    bench.wash()
-    try:
-        bench.run(fault.inject)
-        time.sleep(fault.settle)
-        verdict, seconds, found = verdict_of(bench, fault)
-        named = [finding.id for finding in verdict.findings]
-        first = verdict.findings[0] if verdict.findings else None
-        result |= {
-            "named": named[0] if named else None,
-            "right": (not named) if fault.healthy else named[:1] == [fault.id],
-            "layer_right": fault.healthy or (first is not None and first.layer.value == layer),
-            "others": named[1:],
-            "confidence": first.match.confidence if first else None,
-            "evidence": list(first.match.evidence) if first else [],
-            "seconds": round(seconds, 1),
-        }
-        if keep is not None:
-            keep.mkdir(parents=True, exist_ok=True)
-            (keep / f"{fault.name}.json").write_text(json.dumps(found, indent=1))
-    except (BenchError, OSError, TimeoutError) as error:
-        result |= {"named": None, "right": False, "layer_right": False, "error": str(error)}
-    finally:
-        bench.end_background()
-        for step in fault.undo:
-            try:
-                bench.run([step])
-            except BenchError as error:
-                result.setdefault("undo_error", str(error))
-    after, _, found = verdict_of(bench, fault.afterwards or HEALTHY)
-    result["healthy_after"] = after.healthy
-    if not after.healthy:
-        result["left_behind"] = [
-            f"{finding.id}: {finding.match.evidence[:2]}" for finding in after.findings
-        ]
-        if keep is not None:
-            keep.mkdir(parents=True, exist_ok=True)
-            (keep / f"{fault.name}.after.json").write_text(json.dumps(found, indent=1))
-    return result
-
-
-def prepare(bench: Bench, faults: Iterable[Fault]) -> None:
-    """Run the setups that the chosen rows need, once each."""
-    wanted = dict.fromkeys(name for fault in faults for name in fault.needs)
-    for name in wanted:
-        print(f"setting up {name}", file=sys.stderr, flush=True)
-        bench.run(SETUPS[name])
+def parser() -> argparse.ArgumentParser:
+    words = argparse.ArgumentParser(
+        prog="scripts/bench faults", description=WORDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    words.add_argument("--lab", default="faults", help="(%(default)s)")
+    words.add_argument("--layer", action="append", choices=[*TABLES, "healthy"], default=[],
+                       help="this table only, or the healthy systems; repeatable")  # fmt: skip
+    words.add_argument("--results", type=Path, default=BUILD / "results.jsonl", metavar="FILE",
+                       help="append JSON lines there (build/faults/results.jsonl)")  # fmt: skip
+    words.add_argument("--keep", type=Path, metavar="DIRECTORY",
+                       help="write the evidence of each row there")  # fmt: skip
+    words.add_argument("--document", action="store_true",
+                       help="write docs/faults.md from the results, run nothing")  # fmt: skip
+    words.add_argument("--list", action="store_true", help="name the rows and stop")
+    words.add_argument("only", nargs="*", metavar="ID", help="these rows only: id or id[variant]")
+    return words
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m machines.faults", description=__doc__)
-    parser.add_argument("--lab", default="faults")
-    parser.add_argument("--results", type=Path, help="append JSON lines here")
-    parser.add_argument("--keep", type=Path, help="write the evidence of each row here")
-    parser.add_argument("--list", action="store_true", help="name the rows and stop")
-    parser.add_argument("only", nargs="*", metavar="ID", help="these rows only (id or id[variant])")
-    chosen = parser.parse_args()
+    words = parser()
+    chosen = words.parse_args()
     faults, left_out = tables()
     if chosen.list:
         for fault in faults:
@@ -113,29 +57,74 @@ def main() -> int:
         for one in left_out:
             print(f"{one.id}: not injected: {one.reason}")
         return 0
+    if chosen.document:
+        write_document(chosen.results)
+        return 0
+    if unknown := set(chosen.only) - {name for fault in faults for name in (fault.id, fault.name)}:
+        words.error(f"no row {', '.join(sorted(unknown))}; --list names them")
+    whole = not chosen.only and not chosen.layer
+    if chosen.layer:
+        faults, _ = tables(name for name in chosen.layer if name != "healthy")
     if chosen.only:
         faults = [fault for fault in faults if {fault.id, fault.name} & set(chosen.only)]
-    bench = Bench(chosen.lab)
-    bench.carry()
-    bench.run([Step("server", "true")])
-    prepare(bench, faults)
+    chosen.results.parent.mkdir(parents=True, exist_ok=True)
+    if whole:
+        chosen.results.write_text("")
     wrong = 0
-    for number, fault in enumerate(faults, 1):
-        result = run_one(bench, fault, chosen.keep)
-        good = result["right"] and result["healthy_after"]
-        wrong += not good
-        what = "ok" if good else "WRONG"
-        seconds = result.get("seconds", "-")
-        print(f"[{number}/{len(faults)}] {fault.name}: {what}, named {result.get('named')} "
-              f"in {seconds} s", flush=True)  # fmt: skip
-        for key in ("error", "undo_error", "left_behind", "others"):
-            if result.get(key) and (not good or key == "error"):
-                print(f"      {key}: {result[key]}", flush=True)
-        if chosen.results is not None:
-            with chosen.results.open("a") as file:
-                file.write(json.dumps(result) + "\n")
-    print(f"{len(faults) - wrong} of {len(faults)} rows right")
+    with lab.ready(chosen.lab):
+        if faults:
+            wrong += run_rows(chosen.lab, faults, chosen.results, chosen.keep)
+        if whole or "healthy" in chosen.layer:
+            wrong += run_healthy(chosen.lab, chosen.results, chosen.keep)
+    if whole:
+        write_document(chosen.results)
     return 1 if wrong else 0
+
+
+def run_rows(name: str, faults: list[Fault], results: Path, keep: Path | None) -> int:
+    """Run *faults* one after the other; how many did not end as they should."""
+    bench = Bench(name)
+    prepare(bench, faults)
+    wrong, started = 0, time.monotonic()
+    for number, fault in enumerate(faults, 1):
+        result = run_one(bench, fault, keep)
+        wrong += not good(result)
+        where = f"[{number}/{len(faults)} {time.monotonic() - started:.0f} s]"
+        print(f"{where} {told(fault.name, result, good(result))}", flush=True)
+        with results.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+    print(f"{len(faults) - wrong} of {len(faults)} rows right", flush=True)
+    return wrong
+
+
+def run_healthy(name: str, results: Path, keep: Path | None) -> int:
+    """Look at the healthy systems; in how many of them something was found."""
+    wrong, started = 0, time.monotonic()
+    for number, result in enumerate(
+        healthy.run_all(name, lambda text: print(text, flush=True), keep), 1
+    ):
+        wrong += not result["right"]
+        where = f"[{number}/{len(healthy.HEALTHY)} {time.monotonic() - started:.0f} s]"
+        print(f"{where} {told(result['variant'], result, result['right'])}", flush=True)
+        with results.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+    return wrong
+
+
+def told(name: str, result: Mapping[str, Any], right: bool) -> str:
+    """A result as a line, with what a person has to know where it is wrong."""
+    named = result.get("named") or "nothing"
+    lines = [f"{name}: {'ok' if right else 'WRONG'}, named {named} in {result.get('seconds')} s"]
+    keys = ("error", "undo_error", "left_behind", "others", "found")
+    lines += [f"      {key}: {result[key]}" for key in keys if result.get(key) and not right]
+    return "\n".join(lines)
+
+
+def write_document(results: Path) -> None:
+    """docs/faults.md from *results*."""
+    found = [json.loads(line) for line in results.read_text().splitlines() if line]
+    DOCUMENT.write_text(document(found, tables()[1]))
+    print(f"{DOCUMENT.relative_to(lab.ROOT)} is written", flush=True)
 
 
 if __name__ == "__main__":
