@@ -18,46 +18,50 @@ BUILD = ROOT / "build" / "restart"
 DOCUMENT = ROOT / "docs" / "durability.md"
 
 
-def markdown(seen: Attended, direct: int, proxied: int, day: str) -> str:
+def markdown(seen: Attended, direct: int, proxied: int, secured: int, day: str) -> str:
     """The figures as a table."""
     lines = [
-        f"Run on {day}: {direct} controllers straight to port 3000, {proxied} by way of nginx,"
-        f" all behind one NAT address; {seen.confirmed:,} messages confirmed, {seen.records:,}"
-        f" records, faults: {'; '.join(seen.faults) or 'none'}.",
+        f"Run on {day}: {direct} controllers straight to port 3000, {proxied} by way of nginx"
+        f" and {secured} by way of nginx and TLS, all behind one NAT address;"
+        f" {seen.confirmed:,} messages confirmed, {seen.records:,} records, faults: {'; '.join(seen.faults) or 'none'}.",
         "",
         "| What was done | Closes | Attempts | Refused | Away, middle / most |",
         "|---|---|---|---|---|",
     ]
     for event in seen.events.values():
-        name = (
-            f"{event.command.split(';')[0]}`, {RELOADS} times"
-            if RELOAD in event.command
-            else (f"{event.command}`")
-        )
+        name = f"{event.what}, {RELOADS} times" if event.what == RELOAD else event.what
         closes = ", ".join(f"{n} with {code}" for code, n in event.endings.items()) or "none"
         away = (
             f"{statistics.median(event.away):.1f} s / {event.away[-1]:.1f} s" if event.away else ""
         )
         refused = sum(event.refused.values())
-        lines.append(f"| `{name} | {closes} | {event.attempts} | {refused} | {away} |")
+        lines.append(f"| {name} | {closes} | {event.attempts} | {refused} | {away} |")
     return "\n".join(lines)
 
 
 @click.command()
-@click.option("--direct", type=click.IntRange(0, 2000), default=400, show_default=True)
+@click.option("--direct", type=click.IntRange(0, 2000), default=350, show_default=True)
 @click.option("--proxied", type=click.IntRange(0, 2000), default=100, show_default=True)
+@click.option("--secured", type=click.IntRange(0, 2000), default=50, show_default=True)
 @click.option("--lab", default="bench-restart", show_default=True, help="Name of the lab.")
 @click.option("--keep", is_flag=True, help="Leave the machine up, and take one that is up.")
 @click.option("--write/--no-write", default=True, help="Put the figures into docs/durability.md.")
 @click.pass_context
 def main(
-    context: click.Context, direct: int, proxied: int, lab: str, keep: bool, write: bool
+    context: click.Context,
+    direct: int,
+    proxied: int,
+    secured: int,
+    lab: str,
+    keep: bool,
+    write: bool,
 ) -> None:
     """Restart the server under connected controllers and see what they see.
 
     A Debian machine is booted and provisioned by site.yml. Controllers in the lab's own network,
     behind one NAT address, upload all the while. The service is restarted, killed with SIGTERM and
-    reloaded. Then their confirmations are compared with the journal.
+    reloaded; nginx gets another configuration, and new certificates. Then their
+    confirmations are compared with the journal.
 
     Exit status: 0 nobody refused, only 1012, everything confirmed is there; 1 not; 2 could not run.
     """
@@ -72,7 +76,7 @@ def main(
     try:
         say("a Debian 12 machine, provisioned by site.yml (two minutes)")
         machine.raise_up()
-        seen = attend(machine, BUILD, direct=direct, proxied=proxied, say=say)
+        seen = attend(machine, BUILD, direct=direct, proxied=proxied, secured=secured, say=say)
     except Failed as failure:
         say(f"FAILED: {failure}")
         context.exit(2)
@@ -80,7 +84,7 @@ def main(
         if not keep:
             machine.down()
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    table = markdown(seen, direct, proxied, day)
+    table = markdown(seen, direct, proxied, secured, day)
     click.echo(table)
     problems = [*seen.faults, *seen.problems()]
     if write and not problems:

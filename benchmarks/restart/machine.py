@@ -17,8 +17,14 @@ from benchmarks.crash.audit import Sent
 
 ROOT: Final = Path(__file__).parents[2]
 LAB: Final = ROOT / "scripts" / "lab"
-MACHINE: Final = "server"
 JOURNAL: Final = "/var/lib/ptslink/journal.db"
+#: TLS beside plain; its authority lives and goes with the lab.
+VARIABLES: Final[Mapping[str, Any]] = {
+    "nginx_proxy_listeners": [{"port": 80}, {"port": 443, "tls": True}],
+    "tls_certificate_ca_directory": (
+        "{{ hostvars[inventory_hostname]['ansible_ssh_private_key_file'] | dirname }}/tls"
+    ),
+}
 
 
 class Failed(Exception):
@@ -26,14 +32,16 @@ class Failed(Exception):
 
 
 class Machine:
-    """A lab with one machine on which the server runs.
+    """A machine of a lab, on which the server runs.
 
     Args:
         lab: the lab's name.
+        name: the machine's in it.
     """
 
-    def __init__(self, lab: str) -> None:
+    def __init__(self, lab: str, name: str = "server") -> None:
         self.lab = lab
+        self.name = name
         self._environment = {**os.environ, "PTSLINK_LAB": lab, "ANSIBLE_NOCOLOR": "1"}
 
     def _run(self, *command: str | Path, seconds: float = 300) -> str:
@@ -57,9 +65,16 @@ class Machine:
     def raise_up(self) -> None:
         """Boot it, unless it is up, and provision it by site.yml."""
         self._run(LAB, "up")
+        self.provision()
+
+    def provision(self, *arguments: str, **variables: object) -> None:
+        """Run site.yml; keywords come in the place of, or beside, `VARIABLES`."""
         self._run(
             Path(sys.executable).with_name("ansible-playbook"),
-            *("-i", ROOT / "inventory" / "lab", ROOT / "site.yml"),
+            f"--inventory={ROOT / 'inventory' / 'lab'}",
+            f"--extra-vars={json.dumps({**VARIABLES, **variables})}",
+            *arguments,
+            ROOT / "site.yml",
             seconds=600,
         )
 
@@ -70,17 +85,21 @@ class Machine:
     @property
     def address(self) -> str:
         [status] = json.loads(self._run(LAB, "status", "--json", "--lab", self.lab))
-        return str(status["machines"][MACHINE]["address"])
+        return str(status["machines"][self.name]["address"])
+
+    def process(self, unit: str) -> str:
+        """The number of a unit's main process."""
+        return self.do(f"systemctl show --property MainPID --value {unit}")
 
     def do(self, line: str) -> str:
         """A shell line on the machine."""
-        return self._run(LAB, "ssh", MACHINE, "--", line).strip()
+        return self._run(LAB, "ssh", self.name, "--", line).strip()
 
     def fetch(self, path: str, to: Path) -> None:
         """Copy a file from the machine."""
         with to.open("wb") as file:
             subprocess.run(
-                [LAB, "ssh", MACHINE, "--", f"cat {path}"],
+                [LAB, "ssh", self.name, "--", f"cat {path}"],
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
