@@ -23,7 +23,8 @@ def markdown(seen: Attended, direct: int, proxied: int, secured: int, day: str) 
     lines = [
         f"Run on {day}: {direct} controllers straight to port 3000, {proxied} by way of nginx"
         f" and {secured} by way of nginx and TLS, all behind one NAT address;"
-        f" {seen.confirmed:,} messages confirmed, {seen.records:,} records, faults: {'; '.join(seen.faults) or 'none'}.",
+        f" {seen.confirmed:,} messages confirmed, {seen.records:,} records,"
+        f" faults: {'; '.join(seen.faults) or 'none'}.",
         "",
         "| What was done | Closes | Attempts | Refused | Away, middle / most |",
         "|---|---|---|---|---|",

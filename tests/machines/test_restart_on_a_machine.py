@@ -1,8 +1,8 @@
 """What an operator does under 500 connected controllers costs nobody anything, on a real machine.
 
 All 500 come from one address, through the site's NAT, with the limits as they are by default; 350
-dial straight to port 3000, 100 by way of nginx and 50 by way of nginx and TLS. Takes a machine that is
-up if PTSLINK_RESTART_LAB names its lab, and leaves it up.
+dial straight to port 3000, 100 by way of nginx and 50 by way of nginx and TLS. Takes a machine
+that is up if PTSLINK_RESTART_LAB names its lab, and leaves it up.
 """
 
 from __future__ import annotations
