@@ -36,6 +36,9 @@ def render(
         return f"\x1b[{_LOOKS[look]}m{text}\x1b[0m" if colour and text else text
 
     lines = _head(verdict, paint)
+    for check in verdict.checks:
+        if _is_blind(check):
+            lines += [paint(line, "doubt") for line in _wrap(f"{check.seen}.")]
     if verdict.findings:
         lines += _first(verdict.findings[0], titles or {}, paint)
         others = verdict.findings[1:]
@@ -61,7 +64,10 @@ def _head(verdict: Verdict, paint: _Paint) -> list[str]:
     if not verdict.findings:
         if not verdict.examined:
             return [paint("Nothing could be examined.", "doubt"), *_wrap(where)]
-        return [paint("Healthy: nothing found that would break this link.", "good"), *_wrap(where)]
+        well = "Healthy: nothing found that would break this link."
+        if any(_is_blind(check) for check in verdict.checks):
+            well = "Healthy as far as could be seen: not everybody could look."
+        return [paint(well, "good"), *_wrap(where)]
     first = verdict.findings[0]
     sure = f"{first.match.confidence:.0%} sure"
     if first.match.confidence < GUESS:
@@ -124,12 +130,17 @@ def _checks(checks: tuple[Check, ...], paint: _Paint) -> list[str]:
     lines = [paint(f"Checked: {len(checks)}, found well: {well}", "strong")]
     for status in (Status.FAILED, Status.UNKNOWN, Status.SKIPPED):
         for check in checks:
-            if check.status is status and not _is_pattern(check):
+            if check.status is status and not (_is_pattern(check) or _is_blind(check)):
                 start = f"  {status.value:<8}"
                 text = _wrap(f"{check.id}: {check.seen}", " " * 10)[:3]
                 text[0] = paint(start, _STATUS_LOOKS[status]) + text[0][len(start) :]
                 lines += text
     return lines
+
+
+def _is_blind(check: Check) -> bool:
+    """Whether it says that a place could not look at all."""
+    return check.id.endswith(":place.reached")
 
 
 def _is_pattern(check: Check) -> bool:

@@ -75,6 +75,16 @@ def test_what_the_records_show_stands_by_itself_and_is_bounded() -> None:
     assert "reconnects" not in checked
 
 
+def test_who_could_not_look_is_told_beside_the_verdict() -> None:
+    evidence = [
+        Evidence("tcp.connect", Status.OK, "connected"),
+        Evidence("place.reached", Status.SKIPPED, "h could not look: no space", vantage="server"),
+    ]
+    lines = render(judge(Case("ws://h/", evidence), ())).splitlines()
+    assert lines[0] == "Healthy as far as could be seen: not everybody could look."
+    assert lines[2] == "h could not look: no space."
+
+
 def test_health_is_one_line() -> None:
     assert render(verdict(healthy=True)).startswith("Healthy: nothing found")
 

@@ -34,8 +34,10 @@ def gather(
     say: Callable[[str], None] = lambda _text: None,
     machine: Machine | None = None,
 ) -> Iterator[Evidence]:
-    """Every collector once. With *watch*, packets are counted for that many seconds, or until
-    the file *until* is there. With *ask*, connected controllers are asked for their settings.
+    """Every collector once.
+
+    With *watch*, packets are counted for that many seconds, or until the file *until* is there or
+    its directory is gone. With *ask*, connected controllers are asked for their settings.
 
     The network is looked at before and after the watch, so that counters give a difference; the
     other rooms after it, so that they hold what the attempts left behind.
@@ -51,13 +53,18 @@ def gather(
         chosen = ports or tuple(
             network.link_ports(network.read_listeners(local.run("ss", "-H", "-ltnpe").text))
         )
-        piece = watch_packets(watch, chosen, until.exists if until is not None else None)
+        piece = watch_packets(watch, chosen, None if until is None else lambda: _over(until))
         yield piece
         # Those who got no answer: the way back to them is worth a look.
         scope = network.Scope(ports, tuple(dict.fromkeys((*peers, *unanswered(piece)))))
     for name, words in _ROOMS.items():
         say(words)
         yield from _guarded(name, lambda name=name: _collect(name, local, scope, ask))  # type: ignore[misc]
+
+
+def _over(until: Path) -> bool:
+    """Whether the watch is to end: the file is there, or nobody can put it there any more."""
+    return until.exists() or not until.parent.exists()
 
 
 def unanswered(watched: Evidence) -> list[str]:
