@@ -938,6 +938,33 @@ def test_a_healthy_system_gets_no_finding(
     assert named(*evidence) == []
 
 
+@pytest.mark.parametrize(
+    ("unattended", "code", "found"),
+    [
+        (True, "lost-fin", True),
+        (True, "closed-1012-by-server", True),
+        (False, "lost-fin", True),
+        # An operator's own restart after his own packages.
+        (False, "closed-1012-by-server", False),
+    ],
+)
+def test_an_upgrade_is_blamed_for_the_links_that_a_restart_ended(
+    unattended: bool, code: str, found: bool
+) -> None:
+    closing = {**CLEAN, "closed_by": "server"} if code.startswith("closed") else {}
+    evidence = [
+        CONFIG,
+        records(links=[link(code, 300.0, NOW - 100.0, **closing)]),
+        seen("host.clock", now=NOW),
+        seen("host.upgrades", runs=[{"start": NOW - 140.0, "end": NOW - 130.0,
+                                     "packages": ["nginx"], "unattended": unattended}]),
+        seen("host.unit", unit="nginx.service", started=NOW - 99.0, result="success"),
+    ]  # fmt: skip
+    assert ("host-auto-upgrade" in named(*evidence)) is found
+    elsewhen = [seen("host.unit", unit="nginx.service", started=NOW - 60.0, result="success")]
+    assert "host-auto-upgrade" not in named(*evidence[:-1], *elsewhen)
+
+
 def test_controllers_that_read_lower_case_header_names_are_healthy() -> None:
     lowered = answer(101, headers={"sec-websocket-accept": "x", "upgrade": "websocket"})
     (guess,) = verdict(lowered, CONFIG).findings
@@ -962,7 +989,7 @@ def handshakes(reasons: list[str], **more: Any) -> list[dict[str, Any]]:
     ]
 
 
-OLD = ["unsupported protocol"] * 4
+OLD = ["unsupported protocol"] * 6
 STRANGE = ["unsupported protocol", "no shared cipher", "unsupported protocol", "bad key share"]
 
 
@@ -996,6 +1023,8 @@ def test_a_nameless_controller_that_fails_at_tls_again_and_again_is_in_trouble(
         ("this machine", [], handshakes(OLD, client="127.0.0.1")),
         ("it gave up, and a probe gets in", [probe_line(NOW + 60)], handshakes(OLD)),
         ("it got in", [proxied(5.0, NOW + 6)], handshakes(OLD)),
+        ("the kinds a probe tries", [probe_line(NOW - n) for n in range(4)], handshakes(OLD)),
+        ("one who knows a controller's address", [proxied(5.0, NOW - 9)], handshakes(OLD[:1])),
     ],
 )
 def test_other_failing_handshakes_are_nobodys_trouble(why: str, lines: Any, events: Any) -> None:

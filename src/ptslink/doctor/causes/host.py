@@ -19,6 +19,8 @@ _FULL_BYTES = 1 << 20
 _CLOCK_SECONDS = 60.0
 #: A quota that stops the service in more than this share of its periods starves it.
 _THROTTLED = 0.3
+#: Links end up to this long before their unit is up again: limits.drain_seconds and some. Seconds.
+_DRAIN_SECONDS = 15.0
 #: Waiting for the processor this much of the time (PSI "some", percent) is starvation.
 _PRESSURE = 60.0
 
@@ -279,24 +281,23 @@ def _clock(case: Case) -> Match | None:
 
 
 def _upgrade(case: Case) -> Match | None:
-    runs = case.fact("host.upgrades", "runs") or ()
-    ended = [
-        link
-        for link in links(case)
-        if link.lost
-        or link.transport in ("fin", "rst")
-        or link.closed_by in ("server", "transport")
-    ]
-    for run in reversed(runs):
-        if not run.get("start"):
+    for run in reversed(case.fact("host.upgrades", "runs") or ()):
+        if not run.get("start") or not _recent_day(case, run["start"]):
             continue
         # needrestart works after the packages: services restart in the minute behind the run.
         begin, end = run["start"] - 5, (run.get("end") or run["start"]) + 90
-        hit = [link for link in ended if begin <= link.at <= end]
         restarted = [
             unit for unit in _units(case) if unit.get("started") and begin <= unit["started"] <= end
         ]
-        if not hit or not restarted or not _recent_day(case, run["start"]):
+        # Who upgrades by hand may well restart the service for reasons of his own: closed in good
+        # order its links are no loss.
+        hit = [
+            link
+            for link in links(case)
+            if (link.lost or (run.get("unattended") and link.closed_by != "peer"))
+            and any(-_DRAIN_SECONDS <= link.at - u["started"] <= 3.0 for u in restarted)
+        ]
+        if not hit:
             continue
         who = "unattended-upgrades" if run.get("unattended") else "a package upgrade"
         return Match(
