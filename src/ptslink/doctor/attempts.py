@@ -21,6 +21,7 @@ Facts read (``?`` = may be missing):
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,10 @@ STRANGER_TRIES = 3
 STRANGER_SECONDS = 1.5
 #: Within this time whoever fails at TLS has tried again, in seconds.
 RETRY_SECONDS = 30.0
+#: A probe tries its kinds of TLS this close to its other traces, in seconds; so many of them may
+#: fail in one way beside those that its evidence tells.
+PROBE_SECONDS = 3.0
+PROBE_TRIES = 2
 
 
 #: Refusals of ours that a probe, which is no controller, gets from a service that is well.
@@ -197,6 +202,7 @@ def attempts(case: Case) -> list[Attempt]:
     traces = _traced(case)
     probes = list(_probed(case))
     own = {a.controller for a in probes if a.controller}
+    traces = _without_probes_handshakes(traces, case)
     kept = [trace for trace in traces if not _is_variation(trace, own, case)]
     return sorted(kept, key=lambda a: a.at or 0.0) + probes
 
@@ -244,13 +250,16 @@ def _over(failures: Sequence[Attempt], every: Iterable[Attempt], case: Case) -> 
     last = failures[-1]
     if last.at is None:
         return False
+    for_all = _for_all(last, case)
     for attempt in every:
         if not attempt.succeeded or attempt.hop == "service":
             continue
         if attempt.at is not None and attempt.at <= last.at:
             continue
-        if last.by == "nginx" and last.status in _FOR_ALL and not last.limited:
+        if for_all:
             same = last.path is None or attempt.path in (None, last.path)
+            # A GET that gets through says nothing of a POST.
+            same = same and (last.method is None or attempt.method in (None, last.method))
             if same and not (attempt.source == "nginx" and attempt.port != last.port):
                 return True
         anonymous = not last.controller or last.controller.startswith(PROBE_ID_PREFIX)
@@ -260,6 +269,31 @@ def _over(failures: Sequence[Attempt], every: Iterable[Attempt], case: Case) -> 
                 continue
             return True
     return False
+
+
+def _for_all(last: Attempt, case: Case) -> bool:
+    """Whether what stopped *last* was nginx, in a way that would stop everybody.
+
+    A rule for one address or one controller is not; but where nginx has taken in its configuration
+    anew since, who gets through now speaks for the rules that are there now.
+    """
+    if last.limited or last.source not in ("nginx", "capture"):
+        return False
+    if last.by != "nginx":
+        return _altered(last)
+    reloaded = case.fact("nginx.process", "reloaded")
+    since = reloaded is not None and last.at is not None and last.at < float(reloaded)
+    return last.status in _FOR_ALL or (since and last.handshake is None)
+
+
+def _altered(attempt: Attempt) -> bool:
+    """Whether the service refused what nginx made of the request, not what came to nginx."""
+    if attempt.backend_path not in (None, attempt.path):
+        return True
+    named = attempt.code in ("upgrade-header-missing", "upgrade-required")
+    lost = named or attempt.status == 426 or "upgrade" not in (attempt.request or {"upgrade": ""})
+    older = attempt.version != "1.0" and attempt.code in ("http-1.0", "http-version")
+    return bool(attempt.upgrade and lost) or older
 
 
 def _still_trying(failed: float, succeeded: float | None, case: Case) -> bool:
@@ -278,7 +312,7 @@ def _serious(failures: Sequence[Attempt], addresses: AbstractSet[str | None]) ->
         a.source in ("site", "control", "local")
         or a.controller
         or a.upgrade
-        or (a.client in addresses and a.client is not None)
+        or (a.client in addresses and a.client is not None and a.handshake is None)
         for a in failures
     ):
         return True
@@ -295,13 +329,70 @@ def _from_here(attempt: Attempt) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """When a probe tried its kinds of TLS, epoch seconds, and how many of one kind may fail."""
+
+    begin: float
+    end: float
+    #: The probe's address as seen by the server; None: not known.
+    client: str | None
+    tries: int
+
+    def covers(self, trace: Attempt) -> bool:
+        near = self.begin <= (trace.at or 0.0) <= self.end
+        return near and self.client in (None, trace.client)
+
+
+def _surveys(traces: Sequence[Attempt], case: Case) -> list[_Survey]:
+    """Surveys whose evidence is here, then those known only by requests with a probe's id."""
+    failed = sum(
+        1
+        for probe in ("tls.handshake", "tls.offer", "tls.certificate")
+        for piece in case.all(probe)
+        if piece.vantage != "server"
+        and (piece.status is Status.FAILED or piece.facts.get("ok") is False
+             or piece.facts.get("verify"))
+    )  # fmt: skip
+    known = [
+        _Survey(window["from"] - 2.0, window["to"] + 2.0, None, failed + PROBE_TRIES)
+        for window in _windows(case)
+    ]
+    left = [a for a in traces if (a.controller or "").startswith(PROBE_ID_PREFIX)]
+    return known + [
+        _Survey((a.at or 0.0) - PROBE_SECONDS, (a.at or 0.0) + PROBE_SECONDS, a.client, PROBE_TRIES)
+        for a in left
+        if not any(survey.covers(a) for survey in known)
+    ]
+
+
+def _without_probes_handshakes(traces: Sequence[Attempt], case: Case) -> list[Attempt]:
+    """*traces* less as many failed TLS handshakes as surveys may have made."""
+    surveys = _surveys(traces, case)
+    spent: Counter[tuple[int, tuple[Json, ...]]] = Counter()
+    kept = []
+    for trace in traces:
+        made_by = [
+            (number, trace.kind)
+            for number, survey in enumerate(surveys)
+            if trace.handshake is not None
+            and survey.covers(trace)
+            and spent[number, trace.kind] < survey.tries
+        ]
+        if made_by:
+            spent[made_by[0]] += 1
+        else:
+            kept.append(trace)
+    return kept
+
+
 def _is_variation(attempt: Attempt, own: AbstractSet[str | None], case: Case) -> bool:
     """Whether a trace was left by a probe that tried something wrong on purpose."""
     controller = attempt.controller or ""
     if controller.startswith(PROBE_ID_PREFIX) and controller not in own:
         # No variation makes a proxy fail: what nginx could not pass on is a fault all the same.
         return not (attempt.by == "nginx" and (attempt.status or 0) >= 500)
-    if controller or attempt.at is None:
+    if controller or attempt.at is None or attempt.handshake is not None:
         return False
     return any(_within(window, attempt.at) for window in _windows(case))
 
