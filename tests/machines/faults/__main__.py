@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     words.add_argument("--lab", default="faults", help="(%(default)s)")
     words.add_argument("--layer", action="append", choices=[*TABLES, "healthy"], default=[],
-                       help="this table only, or the healthy systems; repeatable")  # fmt: skip
+                       metavar="NAME", help="this table only, or the systems that are healthy; "
+                       f"repeatable; one of {', '.join([*TABLES, 'healthy'])}")  # fmt: skip
     words.add_argument("--results", type=Path, default=BUILD / "results.jsonl", metavar="FILE",
                        help="append JSON lines there (build/faults/results.jsonl)")  # fmt: skip
     words.add_argument("--keep", type=Path, metavar="DIRECTORY",

@@ -1,12 +1,9 @@
-"""Write docs/faults.md from the matrix's own results: python -m machines.faults.document FILE."""
+"""docs/faults.md, from the matrix's own results."""
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from machines.faults.fault import NotInjected
@@ -15,73 +12,100 @@ from ptslink.doctor.causes import CAUSES
 HEAD = """\
 # Faults the doctor names
 
-Made by `python -m machines.faults.document` from the results of the fault matrix
-(`tests/machines/faults`): each cause below was injected for real on a provisioned machine behind a
-site router, the doctor was run from the places named, the fault was undone, and the doctor had to
-find the link healthy again. "Named" is its first finding.
+Written by `scripts/bench faults` from the results of the fault matrix (`tests/machines/faults`), do
+not edit by hand. Each cause below was injected for real on a provisioned machine behind a site's
+router, the doctor was run at the site, on the server, or both, the fault was undone, and the doctor
+had to find the link healthy again. "Named" is its first finding.
 """
 
 
 def document(results: Sequence[Mapping[str, Any]], left_out: Sequence[NotInjected]) -> str:
-    """The page. The newest result of each row counts: give it the file of one whole run."""
+    """The page. The newest result of each row counts."""
     newest = {(one["id"], one["variant"]): one for one in results}
-    rows = sorted(newest.values(), key=lambda one: (_rank(one["id"]), one["variant"]))
+    systems = [one for one in newest.values() if "configuration" in one]
+    rows = sorted(
+        (one for one in newest.values() if "configuration" not in one),
+        key=lambda one: (_rank(one["id"]), one["variant"]),
+    )
+    causes = {one["id"] for one in rows if one["layer"] is not None and not one.get("twin")}
+    parts = [HEAD, *_figures(rows, systems), "", *_rows(rows)]
+    if systems:
+        parts += ["", *_healthy(systems)]
+    missing = [one for one in left_out if one.id not in causes]
+    if missing:
+        parts += ["", "## Not injected", "", "| Cause | Why not |", "|---|---|"]
+        parts += [f"| `{one.id}` | {one.reason} |" for one in missing]
+    listed = {one.id for one in missing} | causes
+    silent = [cause.id for cause in CAUSES if cause.id not in listed]
+    if silent:
+        parts += ["", "## Known to the doctor, proven by unit cases only", ""]
+        parts += [", ".join(f"`{id_}`" for id_ in silent)]
+    return "\n".join(parts) + "\n"
+
+
+def _figures(rows: Sequence[Mapping[str, Any]], systems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the page says in figures."""
     injected = [one for one in rows if one["layer"] is not None and not one.get("twin")]
     twins = [one for one in rows if one.get("twin")]
     causes = {one["id"] for one in injected}
-    named = [one for one in injected if one["right"]]
+    exact = {id_ for id_ in causes if all(one["right"] for one in injected if one["id"] == id_)}
     seconds = [one["seconds"] for one in injected if "seconds" in one]
     lines = [
-        HEAD,
-        f"- {len(causes)} causes injected in {len(injected)} ways; named exactly: {len(named)}, "
-        f"right in layer: {sum(bool(one['layer_right']) for one in injected)}.",
-        f"- Healthy again after being undone: "
-        f"{sum(bool(one.get('healthy_after')) for one in injected)} of {len(injected)}.",
-        f"- Healthy twins in which it stayed silent: {sum(bool(one['right']) for one in twins)} of "
-        f"{len(twins)}."
-        if twins
-        else "",
-        f"- Median time to a verdict: {statistics.median(seconds):.1f} s." if seconds else "",
-        "",
+        f"- {len(causes)} of {len(CAUSES)} causes injected in {len(injected)} ways; named exactly: "
+        f"{len(exact)} causes ({_count(injected, 'right')} ways); right in layer: "
+        f"{_count(injected, 'layer_right')} ways.",
+        f"- Healthy again after being undone: {_count(injected, 'healthy_after')} of "
+        f"{len(injected)}.",
+    ]
+    if twins:
+        lines.append(f"- Healthy twins of a fault in which it stayed silent: "
+                     f"{_count(twins, 'right')} of {len(twins)}.")  # fmt: skip
+    if systems:
+        lines.append(f"- Healthy systems in which it stayed silent: {_count(systems, 'right')} of "
+                     f"{len(systems)}.")  # fmt: skip
+    if seconds:
+        lines.append(f"- Time to a verdict: median {statistics.median(seconds):.1f} s, longest "
+                     f"{max(seconds):.0f} s.")  # fmt: skip
+    return lines
+
+
+def _count(results: Sequence[Mapping[str, Any]], key: str) -> int:
+    return sum(bool(one.get(key)) for one in results)
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
         "| Layer | Cause | Injected as | Named | Seconds | Healthy after |",
         "|---|---|---|---|---|---|",
     ]
     for one in rows:
-        good = "silent, as it should" if one.get("twin") else "yes"
-        named_as = good if one["right"] else f"no: {one['named'] or one.get('error', 'nothing')}"
+        right = "silent, as it should" if one.get("twin") else "yes"
+        named = right if one["right"] else f"no: {one['named'] or one.get('error', 'nothing')}"
         lines.append(
-            f"| {one['layer'] or ''} | `{one['id']}` | {one['variant']} | {named_as} "
+            f"| {one['layer'] or ''} | `{one['id']}` | {one['variant']} | {named} "
             f"| {one.get('seconds', '')} | {'yes' if one.get('healthy_after') else 'no'} |"
         )
-    missing = [one for one in left_out if one.id not in causes]
-    if missing:
-        lines += ["", "## Not injected", "", "| Cause | Why not |", "|---|---|"]
-        lines += [f"| `{one.id}` | {one.reason} |" for one in missing]
-    listed = {one.id for one in missing} | causes
-    silent = [cause.id for cause in CAUSES if cause.id not in listed]
-    if silent:
-        lines += ["", "## Known to the doctor, proven by unit cases only", ""]
-        lines += [", ".join(f"`{id_}`" for id_ in silent)]
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _healthy(systems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of healthy systems: what was found in each, from the site, the server, joined."""
+    lines = [
+        "## Healthy systems",
+        "",
+        "Each was examined from the site, from the server, and joined by the command line, which "
+        "had to find nothing and exit with 0.",
+        "",
+        "| Configuration | Meanwhile | Found | Seconds |",
+        "|---|---|---|---|",
+    ]
+    for one in systems:
+        found = "nothing" if one["right"] else str(one.get("found") or one.get("error"))
+        seconds = one.get("seconds", "")
+        lines.append(f"| {one['configuration']} | {one['doing']} | {found} | {seconds} |")
+    return lines
 
 
 def _rank(id_: str) -> int:
     order = [cause.id for cause in CAUSES]
     return order.index(id_) if id_ in order else len(order)
-
-
-def main() -> None:
-    """Print the page for the result files named on the command line."""
-    from machines.faults.__main__ import tables
-
-    results = [
-        json.loads(line)
-        for name in sys.argv[1:]
-        for line in Path(name).read_text().splitlines()
-        if line
-    ]
-    sys.stdout.write(document(results, tables()[1]))
-
-
-if __name__ == "__main__":
-    main()
