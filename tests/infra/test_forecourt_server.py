@@ -79,6 +79,21 @@ def test_nginx_accepts_its_configuration(host: Any) -> None:
     assert host.run("nginx -t").rc == 0
 
 
+def test_nginx_can_hold_what_the_server_holds(host: Any) -> None:
+    links = 10000  # limits.connections of the server, unless set otherwise
+    configuration = host.check_output("nginx -T 2>/dev/null")
+    connections = re.search(r"^\s*worker_connections (\d+);", configuration, re.MULTILINE)
+    assert connections
+    assert int(connections.group(1)) >= 2 * links, "one from the controller, one to the server"
+    # What is written and what is in force are two things.
+    main = host.check_output("systemctl show --property=MainPID --value nginx.service")
+    worker = host.check_output(f"pgrep --newest --parent {main}")
+    limits = host.check_output(f"cat /proc/{worker}/limits")
+    files = re.search(r"^Max open files\s+(\d+)\s+(\d+)", limits, re.MULTILINE)
+    assert files
+    assert int(files.group(1)) >= min(2 * links, int(files.group(2)))
+
+
 @pytest.fixture
 def firewall(pytestconfig: pytest.Config) -> str:
     name: str = pytestconfig.getoption("firewall")

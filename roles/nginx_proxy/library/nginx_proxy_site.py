@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.nginx_proxy_limits import Unplaceable, raised
+from ansible.module_utils.nginx_proxy_limits import Unplaceable, most_open_files, raised
 
 DOCUMENTATION = r"""
 module: nginx_proxy_site
@@ -74,12 +74,19 @@ def present(path: Path) -> str | None:
         return ""
 
 
-def wanted_text(directory: Path, file: Mapping[str, Any]) -> str | None:
-    """What a file shall hold; None where it shall be gone."""
+def wanted_text(directory: Path, file: Mapping[str, Any], open_files: int | None) -> str | None:
+    """What a file shall hold; None where it shall be gone.
+
+    Args:
+        open_files: what ``worker_rlimit_nofile`` cannot exceed. More would not be taken in part
+            but refused as a whole, by workers that then go on with what they had.
+    """
     if not file["at_least"]:
         content: str | None = file["content"]
         return content
     least = {directive: int(number) for directive, number in file["at_least"].items()}
+    if open_files is not None and "worker_rlimit_nofile" in least:
+        least["worker_rlimit_nofile"] = min(least["worker_rlimit_nofile"], open_files)
     return raised(present(directory / file["path"]) or "", least)
 
 
@@ -197,6 +204,12 @@ def last_read(shown: str) -> float | None:
     return datetime.fromisoformat(f"{found[1]}+00:00").timestamp() if found else None
 
 
+def main_process(shown: str) -> str:
+    """The name of nginx's main process in /proc; while it does not run, of this one."""
+    found = re.search(r"^MainPID=([1-9]\d*)$", shown, re.MULTILINE)
+    return found[1] if found else "self"
+
+
 def unread(directory: Path, paths: Iterable[str], read: float | None, now: float) -> list[str]:
     """Those of ``paths`` (of a removed one: its directory) that changed after the last reading."""
     if read is None:
@@ -233,9 +246,23 @@ def main() -> None:
         supports_check_mode=True,
     )
     directory = Path(module.params["directory"])
+    shown = subprocess.run(
+        [
+            "systemctl",
+            "show",
+            "--timestamp=us+utc",
+            module.params["unit"],
+            "--property=ActiveState,MainPID,StateChangeTimestamp",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    process = Path("/proc") / main_process(shown)
+    open_files = most_open_files((process / "limits").read_text(), (process / "status").read_text())
     try:
         wanted = {
-            file["path"]: wanted_text(directory, file)
+            file["path"]: wanted_text(directory, file, open_files)
             for file in module.params["files"]
             # Before the package is there, a file that is not ours is not there either.
             if not file["at_least"] or (directory / file["path"]).exists()
@@ -246,19 +273,15 @@ def main() -> None:
             "replaced; raise worker_connections and worker_rlimit_nofile where they are set, and "
             "set nginx_proxy_links_max to 0, which leaves them alone."
         )
+    for file in module.params["files"]:
+        needed = int((file["at_least"] or {}).get("worker_rlimit_nofile", 0))
+        if open_files is not None and open_files < needed:
+            module.warn(
+                f"This host lets nginx open {open_files} files at most and {needed} are needed for "
+                "nginx_proxy_links_max: it will hold about half as many links as files. Raise the "
+                "host's hard limit of open files, or lower nginx_proxy_links_max."
+            )
     changes = differences(directory, wanted)
-    shown = subprocess.run(
-        [
-            "systemctl",
-            "show",
-            "--timestamp=us+utc",
-            module.params["unit"],
-            "--property=ActiveState,StateChangeTimestamp",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
     stale = unread(directory, wanted, last_read(shown), time.time())
     result: dict[str, Any] = {
         "changed": bool(changes or stale),

@@ -17,6 +17,9 @@ TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+#: Bit of the capability to exceed a hard limit, in the mask of /proc/PID/status.
+CAP_SYS_RESOURCE = 24
+
 
 class Unplaceable(Exception):
     """A limit cannot be raised here; the message says why."""
@@ -42,6 +45,17 @@ def raised(text: str, least: Mapping[str, int]) -> str:
     for start, end, new in sorted(edits, reverse=True):
         text = text[:start] + new + text[end:]
     return text
+
+
+def most_open_files(limits: str, status: str) -> int | None:
+    """How many files a process may let its children open, by its ``/proc/PID/limits`` and
+    ``status``; None where nothing but the kernel's own limit stops it.
+    """
+    capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if capabilities and int(capabilities[1], 16) >> CAP_SYS_RESOURCE & 1:
+        return None
+    hard = re.search(r"^Max open files\s+\S+\s+(\d+)", limits, re.MULTILINE)
+    return int(hard[1]) if hard else None
 
 
 def _added(directive: str, number: int, events: tuple[int, int]) -> tuple[int, int, str]:

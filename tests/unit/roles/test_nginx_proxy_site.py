@@ -127,7 +127,30 @@ def test_limits_that_cannot_be_raised_are_said(limits: Any, text: str, says: str
 def test_a_file_that_is_not_ours_keeps_its_text(site: Any, tree: Path) -> None:
     (tree / "nginx.conf").write_text(MAIN)
     file = {"path": "nginx.conf", "content": None, "at_least": {"worker_connections": "900"}}
-    assert site.wanted_text(tree, file) == MAIN.replace("768", "900")
+    assert site.wanted_text(tree, file, None) == MAIN.replace("768", "900")
+
+
+def test_no_more_files_are_asked_for_than_the_host_gives(site: Any, tree: Path) -> None:
+    (tree / "nginx.conf").write_text(MAIN)
+    file = {"path": "nginx.conf", "content": None, "at_least": LEAST}
+    assert "worker_rlimit_nofile 20000;" in site.wanted_text(tree, file, 20000)
+    assert "worker_rlimit_nofile 20512;" in site.wanted_text(tree, file, 524288)
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"), [("000001fffeffffff", 20000), ("000001ffffffffff", None)]
+)
+def test_a_hard_limit_binds_who_may_not_exceed_it(
+    limits: Any, mask: str, expected: int | None
+) -> None:
+    text = "Max processes     1   2   processes\nMax open files    1024     20000      files\n"
+    status = f"Name:\tnginx\nCapPrm:\t000001ffffffffff\nCapEff:\t{mask}\n"
+    assert limits.most_open_files(text, status) == expected
+
+
+def test_the_main_process_is_nginxs_or_our_own(site: Any) -> None:
+    assert site.main_process("ActiveState=active\nMainPID=571\n") == "571"
+    assert site.main_process("ActiveState=inactive\nMainPID=0\n") == "self"
 
 
 def rename(fresh: str, path: str) -> None:
