@@ -292,8 +292,8 @@ def _altered(attempt: Attempt) -> bool:
         return True
     named = attempt.code in ("upgrade-header-missing", "upgrade-required")
     lost = named or attempt.status == 426 or "upgrade" not in (attempt.request or {"upgrade": ""})
-    older = attempt.version != "1.0" and attempt.code in ("http-1.0", "http-version")
-    return bool(attempt.upgrade and lost) or older
+    too_old = attempt.status == 505 or attempt.code in ("http-1.0", "http-version")
+    return bool(attempt.upgrade and lost) or (attempt.version == "1.1" and too_old)
 
 
 def _still_trying(failed: float, succeeded: float | None, case: Case) -> bool:

@@ -165,6 +165,46 @@ def test_a_later_success_of_the_same_controller_ends_the_fault(
     assert cause not in [finding.id for finding in findings]
 
 
+#: Faults of nginx's configuration that strike everybody alike, and those that strike some.
+FOR_ALL = ("px-upgrade-headers-missing", "px-http10-upstream",
+           "px-upstream-refused", "px-https-redirect", "px-location-404")  # fmt: skip
+FOR_SOME = ("px-access-denied", "px-auth-required")
+
+
+def after_the_fix(evidence: list[Evidence], *more: Evidence) -> list[str]:
+    """The findings once the configuration is right, and a probe gets through the same nginx; the
+    controller has not tried again."""
+    traces = [piece for piece in evidence if piece.probe != "nginx.config"]
+    path = next(a.path for a in attempts(case(*traces)) if a.path)
+    right = seen("http.upgrade", "control", status=101, accept_ok=True, path=path, port=80)
+    return named(*traces, right, *more)
+
+
+@pytest.mark.parametrize(("cause", "evidence"), [f for f in FAULTS if f[0] in FOR_ALL])
+def test_a_mended_proxy_is_no_finding_though_the_controller_has_not_come_back(
+    cause: str, evidence: list[Evidence]
+) -> None:
+    assert cause in named(*[piece for piece in evidence if piece.probe != "nginx.config"])
+    assert after_the_fix(evidence) == []
+
+
+@pytest.mark.parametrize(("cause", "evidence"), [f for f in FAULTS if f[0] in FOR_SOME])
+def test_a_rule_for_some_is_over_once_nginx_has_taken_in_its_configuration_anew(
+    cause: str, evidence: list[Evidence]
+) -> None:
+    last = max(a.at or 0.0 for a in attempts(case(*evidence)))
+    assert after_the_fix(evidence)[:1] == [cause]
+    assert after_the_fix(evidence, seen("nginx.process", reloaded=last - 5.0))[:1] == [cause]
+    assert after_the_fix(evidence, seen("nginx.process", reloaded=last + 5.0)) == []
+
+
+def test_a_controllers_own_mistake_is_not_over_when_somebody_else_gets_through() -> None:
+    wrong = at_service(8000, 6, code="key-missing", reason="Sec-WebSocket-Key is missing.")
+    last = max(a.at or 0.0 for a in attempts(case(*wrong)))
+    found = after_the_fix(wrong, seen("nginx.process", reloaded=last + 5.0))
+    assert found[:1] == ["hs-bad-key"]
+
+
 def test_a_link_that_works_is_no_trouble() -> None:
     assert troubles(case(*on_port(8000, 0))) == []
     assert named(*on_port(8000, 1)) == []
