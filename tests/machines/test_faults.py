@@ -29,7 +29,7 @@ ROWS = (
     "hs-wrong-path[through nginx]",
     "hs-subprotocol[named unasked]",
     "ws-rsv1-compressed",
-    "app-no-confirmation",
+    "app-ghost-blocks[refused with 409]",
     "host-disk-full",
     "dev-ws-disabled",
 )
