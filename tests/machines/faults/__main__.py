@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from machines.faults import healthy, lab
-from machines.faults.bench import Bench
+from machines.faults.bench import Bench, BenchError
 from machines.faults.document import document
 from machines.faults.fault import Fault
 from machines.faults.runner import TABLES, good, prepare, run_one, tables
@@ -72,11 +72,15 @@ def main() -> int:
     if whole:
         chosen.results.write_text("")
     wrong = 0
-    with lab.ready(chosen.lab):
-        if faults:
-            wrong += run_rows(chosen.lab, faults, chosen.results, chosen.keep)
-        if whole or "healthy" in chosen.layer:
-            wrong += run_healthy(chosen.lab, chosen.results, chosen.keep)
+    try:
+        with lab.ready(chosen.lab):
+            if faults:
+                wrong += run_rows(chosen.lab, faults, chosen.results, chosen.keep)
+            if whole or "healthy" in chosen.layer:
+                wrong += run_healthy(chosen.lab, chosen.results, chosen.keep)
+    except (lab.LabError, BenchError) as error:
+        print(f"scripts/bench faults: {error}", file=sys.stderr)
+        return 2
     if whole:
         write_document(chosen.results)
     return 1 if wrong else 0

@@ -212,9 +212,11 @@ CAUSES: tuple[Cause, ...] = (
         "px-error-held-open",
         Layer.PROXY,
         "An error answer is followed by an open connection",
-        nginx_fix(
-            "Set keepalive_timeout 0; in the location of the link; the fault itself is the status.",
-            "The connection ends with the answer.",
+        Fix(
+            "The fault is the status: mend what it tells of. For a controller that does not look "
+            "at it, set keepalive_timeout 0; in the location of the link.",
+            "The upgrade is answered with 101, or the connection ends with the answer.",
+            Auto.ASK,
         ),
         _error_held_open,
     ),
