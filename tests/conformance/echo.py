@@ -63,7 +63,7 @@ async def serve(port: int) -> None:
     handler = Echo()
 
     def connection() -> front.Front:
-        return front.Front(handler, limits, wheel, scratch, loop, next(numbers))
+        return front.Front(handler, limits, wheel, scratch, loop, next(numbers), port)
 
     server = await loop.create_server(connection, "127.0.0.1", port)
     async with server:

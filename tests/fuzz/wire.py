@@ -198,7 +198,7 @@ def converse(pieces: Sequence[bytes]) -> Heard:
     watched = Watched(app)
     scratch = memoryview(bytearray(SCRATCH_BYTES))
     limits = FrontLimits(message_bytes=65_536)
-    front = Front(watched, limits, wheel, scratch, cast("asyncio.AbstractEventLoop", loop), 1)
+    front = Front(watched, limits, wheel, scratch, cast("asyncio.AbstractEventLoop", loop), 1, 3000)
     transport = Transport()
     front.connection_made(transport)
     for piece in pieces:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 #: Flaw: at least one line ended in LF alone (RFC 9112 section 2.2 lets a server accept it).
@@ -23,7 +24,6 @@ MAX_REQUEST_LINE: Final = 8192
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VERSION = re.compile(r"HTTP/(\d)\.(\d)")
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
 _LEADING = re.compile(rb"(?:\r?\n)+")
 #: What an HTTP method may begin with; anything else in the first byte is no HTTP request.
 _FIRST_BYTE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r\n]")
@@ -132,8 +132,10 @@ def head_end(buffer: bytes | bytearray, start: int = 0) -> int:
     lead = _LEADING.match(buffer)
     if lead is not None:
         at = max(at, lead.end())
-    found = _HEAD_END.search(buffer, at)
-    return found.end() if found else -1
+    full = buffer.find(b"\n\r\n", at)
+    # Lines that end in LF alone are rare: where the first full end is known, look no further.
+    bare = buffer.find(b"\n\n", at, full + 1 if full >= 0 else len(buffer))
+    return bare + 2 if bare >= 0 else full + 3 if full >= 0 else -1
 
 
 def parse_head(raw: bytes) -> Head:
@@ -151,12 +153,12 @@ def parse_head(raw: bytes) -> Head:
         flaws.append(LEADING_EMPTY_LINES)
         raw = raw[lead.end() :]
     text = raw.decode("latin-1")
-    lines = text.split("\n")
+    lines = text.split("\r\n")
+    if len(lines) <= text.count("\n"):
+        flaws.append(BARE_LF)
+        lines = [line.removesuffix("\r") for line in text.split("\n")]
     # The split leaves two empty strings after the last field: the empty line and what follows it.
     lines = lines[:-2] if lines[-1] == "" else lines
-    if any(not line.endswith("\r") for line in lines):
-        flaws.append(BARE_LF)
-    lines = [line[:-1] if line.endswith("\r") else line for line in lines]
     method, target, version = _request_line(lines[0])
     fields = _fields(lines[1:])
     if not text.isascii():
@@ -195,6 +197,11 @@ def _request_line(line: str) -> tuple[str, str, str]:
     return method, target, f"{matched[1]}.{matched[2]}"
 
 
+@lru_cache(maxsize=256)  # every controller sends the same few names
+def _is_token(name: str) -> bool:
+    return _TOKEN.fullmatch(name) is not None
+
+
 def _fields(lines: list[str]) -> tuple[tuple[str, str], ...]:
     if len(lines) > MAX_FIELDS:
         raise HeadError(
@@ -203,13 +210,13 @@ def _fields(lines: list[str]) -> tuple[tuple[str, str], ...]:
     fields = []
     for line in lines:
         name, colon, value = line.partition(":")
-        if line[:1] in (" ", "\t"):
+        if line.startswith((" ", "\t")):
             raise HeadError(
                 400, "folded-field", "A header line begins with white space (RFC 9112 section 5.2)."
             )
         if not colon:
             raise HeadError(400, "field-without-colon", "A header line has no colon.")
-        if not _TOKEN.fullmatch(name):
+        if not _is_token(name):
             raise HeadError(
                 400,
                 "malformed-field-name",

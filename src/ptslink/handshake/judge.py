@@ -150,27 +150,10 @@ def judge(head: Head, rules: Rules) -> Verdict:
             *UPGRADE_HEADERS,
         )
     strict = rules.profile == "strict"
-    deviations: list[tuple[bool, str, int, str]] = [
-        (head.version == "1.0", HTTP_1_0, 505, "A WebSocket handshake needs HTTP/1.1, not 1.0."),
-        (BARE_LF in head.flaws, BARE_LF, 400, "A line of the request ends in LF without CR."),
-        (
-            not head.get("host") and head.version != "1.0",
-            MISSING_HOST,
-            400,
-            "The request has no Host header (RFC 9112 section 3.2).",
-        ),
-        (
-            "upgrade" not in head.tokens("connection"),
-            CONNECTION_WITHOUT_UPGRADE,
-            400,
-            "The Connection header does not contain 'Upgrade' (RFC 6455 section 4.2.1).",
-        ),
-    ]
-    for present, name, status, reason in deviations:
-        if present:
-            if strict:
-                return refuse(status, name, reason)
-            notes.append(name)
+    for name, status, reason in _deviations(head):
+        if strict:
+            return refuse(status, name, reason)
+        notes.append(name)
     if not strict and not any("websocket" in value for value in upgrade):
         # RFC 6455 compares without regard to case, so strict accepts it as well, without a word.
         notes.append(UPGRADE_LETTER_CASE)
@@ -232,6 +215,22 @@ def choose_subprotocol(head: Head, rules: Rules) -> str | None:
 
 
 Fault = tuple[int, str, str]
+
+
+def _deviations(head: Head) -> list[tuple[str, int, str]]:
+    """What departs from RFC 6455 and may be forgiven: name, status and reason, in order."""
+    found = []
+    if head.version == "1.0":
+        found.append((HTTP_1_0, 505, "A WebSocket handshake needs HTTP/1.1, not 1.0."))
+    if BARE_LF in head.flaws:
+        found.append((BARE_LF, 400, "A line of the request ends in LF without CR."))
+    if head.version != "1.0" and not head.get("host"):
+        reason = "The request has no Host header (RFC 9112 section 3.2)."
+        found.append((MISSING_HOST, 400, reason))
+    if "upgrade" not in head.tokens("connection"):
+        reason = "The Connection header does not contain 'Upgrade' (RFC 6455 section 4.2.1)."
+        found.append((CONNECTION_WITHOUT_UPGRADE, 400, reason))
+    return found
 
 
 def _version_fault(head: Head) -> tuple[int, str, str, *tuple[tuple[str, str], ...]] | None:

@@ -83,6 +83,7 @@ class JournalWriter:
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._entries: list[Entry] = []
         self._evidence: list[Evidence] = []
+        self._evidence_waits = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="journal")
         self._failed_at = 0.0
@@ -121,16 +122,21 @@ class JournalWriter:
     def append(self, entry: Entry) -> None:
         self._unsettled += 1
         self._entries.append(entry)
-        self._schedule()
+        if len(self._entries) == 1:
+            assert self._loop is not None, "start() comes first"
+            self._loop.call_soon(self._flush)
 
     def record(self, evidence: Evidence) -> None:
         self._evidence.append(evidence)
-        self._schedule()
-
-    def _schedule(self) -> None:
-        if len(self._entries) + len(self._evidence) == 1:
+        if not self._evidence_waits:
             assert self._loop is not None, "start() comes first"
-            self._loop.call_soon(self._flush)
+            # To wake the thread for each costs more than the record of a handshake does.
+            self._evidence_waits = True
+            self._loop.call_later(EVIDENCE_WAIT, self._flush_evidence)
+
+    def _flush_evidence(self) -> None:
+        self._evidence_waits = False
+        self._flush()
 
     def _flush(self) -> None:
         if self._entries or self._evidence:
@@ -163,30 +169,21 @@ class JournalWriter:
 
     def _gather(self, entries: list[Entry], evidence: list[Evidence]) -> bool:
         """Wait for work and take all there is. False when it is time to end."""
-        due: float | None = None
-        if evidence and self._health.ok:
-            # Left over from a failure that is over.
-            due = time.monotonic() + EVIDENCE_WAIT
         while True:
+            ok = self._health.ok
             try:
-                if entries:
+                if entries or (evidence and ok):
                     item = self._queue.get_nowait()
-                elif due is not None:
-                    item = self._queue.get(timeout=max(due - time.monotonic(), 0.001))
-                elif not self._health.ok:
-                    item = self._queue.get(timeout=self._retry)
                 else:
-                    item = self._queue.get()
+                    item = self._queue.get(timeout=None if ok else self._retry)
             except queue.Empty:
                 return True
             if item is None:
                 return False
             entries += item[0]
             evidence += item[1]
-            if due is None:
-                due = time.monotonic() + EVIDENCE_WAIT
-            if not entries and time.monotonic() >= due:
-                return True
+            if not entries and not ok:
+                return True  # evidence that keeps coming must not put off the next attempt
 
     def _complete(self, entry: Entry) -> None:
         try:

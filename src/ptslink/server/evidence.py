@@ -18,6 +18,7 @@ from ptslink.server.seam import Caller, Ending
 
 #: Equal lines of one caller written per minute; the rest are counted.
 LINES_PER_MINUTE: Final = 12
+_NOBODY: Final = "a caller without a controller id"
 #: Callers remembered within a minute; beyond, their lines are counted together.
 _MAX_CALLERS: Final = 10_000
 
@@ -74,29 +75,13 @@ class EvidenceLog:
             detail["first_bytes"] = {"hex": start[:64].hex(" "), "text": printable(start[:64])}
         text = to_json(detail)
         self._journal.record(Evidence("attempt", at, controller, remote, code, text))
-        who = f"PTS Controller {controller}" if controller else "a caller without a controller id"
-        if status == 101:
-            message = (
-                f"Verifying WebSocket client {remote}: PTS Controller attempting connection, "
-                f"{who}: connection established successfully"
-            )
-            files: tuple[str, ...] = ("Connection",)
-        elif code == "rate-limited":
-            message = f"Rate limiting {remote}, {who}: {reason}"
-            files = ("ConnectionIssue",)
-        elif head is not None:
-            message = (
-                f"Verifying WebSocket client {remote}: PTS Controller attempting connection, "
-                f"{who}: refused with {status} {code}: {reason}"
-            )
-            files = ("ConnectionIssue",)
-        else:
-            message = f"Connection from {remote} brought no request: {code}: {reason}"
-            files = ("ConnectionIssue",)
         # Refused callers are told apart by address: a stranger may name any controller.
         caller = (controller or remote) if status == 101 else remote
-        facts = _facts("attempt", code, remote, controller, text)
-        self._say(caller, code, Line(at, files, message, facts))
+        if self._may_say(caller, code, at):
+            facts = _facts("attempt", code, remote, controller, text)
+            who = f"PTS Controller {controller}" if controller else _NOBODY
+            files, message = _attempt_line(remote, who, status, code, reason, head is not None)
+            self._say(Line(at, files, message, facts))
 
     def link(self, session: Session, ending: Ending) -> None:
         """A link that ended."""
@@ -105,15 +90,15 @@ class EvidenceLog:
         detail = to_json(ending_detail(session, ending))
         controller = session.controller
         self._journal.record(Evidence("link", at, controller, session.remote, code, detail))
-        files: tuple[str, ...] = ("Disconnection",)
-        if ending.seconds < self._short:
-            files = ("Disconnection", "ShortConnection")
-        message = (
-            f"PTS Controller {controller or '(no id)'} disconnected after {ending.seconds:.1f} s, "
-            f"{ending.messages_in} messages: {describe(ending)}"
-        )
-        facts = _facts("link", code, session.remote, controller, detail)
-        self._say(controller or session.remote, code, Line(at, files, message, facts))
+        if self._may_say(controller or session.remote, code, at):
+            short = ending.seconds < self._short
+            message = (
+                f"PTS Controller {controller or '(no id)'} disconnected after "
+                f"{ending.seconds:.1f} s, {ending.messages_in} messages: {describe(ending)}"
+            )
+            facts = _facts("link", code, session.remote, controller, detail)
+            files = ("Disconnection", "ShortConnection") if short else ("Disconnection",)
+            self._say(Line(at, files, message, facts))
 
     def event(self, code: str, message: str, **detail: Any) -> None:
         """Something that happened to the server or a session; logged in full."""
@@ -122,8 +107,9 @@ class EvidenceLog:
         peer = str(detail.pop("peer", ""))
         kept = to_json({"message": message, **detail})
         self._journal.record(Evidence("event", at, controller, peer, code, kept))
-        facts = _facts("event", code, peer, controller, to_json(detail))
-        self._say(controller, code, Line(at, ("Server",), message, facts))
+        if self._may_say(controller, code, at):
+            facts = _facts("event", code, peer, controller, to_json(detail))
+            self._say(Line(at, ("Server",), message, facts))
 
     def health(self, health: Health) -> None:
         """The journal's health changed. Loud on purpose."""
@@ -137,22 +123,27 @@ class EvidenceLog:
                 reason=health.reason,
             )
 
-    def _say(self, caller: str, code: str, line: Line) -> None:
+    def _may_say(self, caller: str, code: str, at: int) -> bool:
+        """Whether a line about this is still due, or the caller has repeated itself enough."""
         if self._logs is None:
-            return
-        minute = line.at // 60_000
+            return False
+        minute = at // 60_000
         if minute != self._minute:
-            self._begin_minute(minute, line.at)
+            self._begin_minute(minute, at)
         key = (caller, code)
         count = self._said.get(key, 0)
         if (count >= LINES_PER_MINUTE) or (not count and len(self._said) >= _MAX_CALLERS):
             self._unsaid += 1
-            return
+            return False
         self._said[key] = count + 1
-        self._logs.put(line)
+        return True
+
+    def _say(self, line: Line) -> None:
+        if self._logs is not None:
+            self._logs.put(line)
 
     def _begin_minute(self, minute: int, at: int) -> None:
-        if self._unsaid and self._logs is not None:
+        if self._unsaid:
             repeated = sorted(
                 (key for key, count in self._said.items() if count >= LINES_PER_MINUTE)
             )[:20]
@@ -161,10 +152,26 @@ class EvidenceLog:
                 "event": "backoff",
                 "repeated": [f"{code} of {who}" for who, code in repeated],
             }
-            self._logs.put(Line(at, ("Server",), message, to_json(fields)))
+            self._say(Line(at, ("Server",), message, to_json(fields)))
         self._minute = minute
         self._said.clear()
         self._unsaid = 0
+
+
+def _attempt_line(
+    remote: str, who: str, status: int, code: str, reason: str, readable: bool
+) -> tuple[tuple[str, ...], str]:
+    """The files and the sentence of an attempt, in the words people search for."""
+    verifying = f"Verifying WebSocket client {remote}: PTS Controller attempting connection, {who}"
+    if status == 101:
+        return ("Connection",), f"{verifying}: connection established successfully"
+    if code == "rate-limited":
+        message = f"Rate limiting {remote}, {who}: {reason}"
+    elif readable:
+        message = f"{verifying}: refused with {status} {code}: {reason}"
+    else:
+        message = f"Connection from {remote} brought no request: {code}: {reason}"
+    return ("ConnectionIssue",), message
 
 
 def _facts(event: str, code: str, peer: str, controller: str, detail: str) -> str:

@@ -45,6 +45,7 @@ class Front(asyncio.BufferedProtocol):
         scratch: the shared receive buffer.
         loop: the event loop.
         number: number of the connection, unique within the process.
+        local_port: the port it came to, 0 on a Unix socket.
     """
 
     __slots__ = (
@@ -92,6 +93,7 @@ class Front(asyncio.BufferedProtocol):
         scratch: memoryview,
         loop: asyncio.AbstractEventLoop,
         number: int,
+        local_port: int,
     ) -> None:
         self._handler = handler
         self._limits = limits
@@ -100,7 +102,7 @@ class Front(asyncio.BufferedProtocol):
         self._loop = loop
         self.number = number
         self.address = ""
-        self.local_port = 0
+        self.local_port = local_port
         self.context: Any = None
         self._transport: Any = None
         self._state = _State.HEAD
@@ -130,11 +132,8 @@ class Front(asyncio.BufferedProtocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         peer = transport.get_extra_info("peername")
-        local = transport.get_extra_info("sockname")
         if isinstance(peer, tuple):
             self.address = peer[0].removeprefix("::ffff:")
-        if isinstance(local, tuple):
-            self.local_port = local[1]
         self._since = self._loop.time()
         refusal = self._handler.arrived(self)
         if refusal is not None:
@@ -357,7 +356,7 @@ class Front(asyncio.BufferedProtocol):
         now = self._loop.time()
         self._opened_at = self._last_seen = now
         self._bytes_in = len(rest or b"")
-        lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
         self._write(f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode("latin-1"))
         self._bytes_out = 0
         self._handler.opened(self)

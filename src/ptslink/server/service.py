@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -67,8 +67,8 @@ class Fronts:
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._loop = asyncio.get_running_loop()
 
-    def __call__(self) -> Front:
-        """A plain connection."""
+    def plain(self, local_port: int) -> Front:
+        """A plain connection to the port."""
         return Front(
             self._handler,
             self._limits,
@@ -76,14 +76,15 @@ class Fronts:
             self._scratch,
             self._loop,
             next(self._numbers),
+            local_port,
         )
 
-    def with_tls(self) -> TlsLayer:
+    def with_tls(self, local_port: int) -> TlsLayer:
         """A connection under TLS."""
         assert self._certificates is not None
         return TlsLayer(
             self._certificates,
-            self(),
+            self.plain(local_port),
             self._handler,
             self._wheel,
             self._scratch,
@@ -125,21 +126,22 @@ class Server:
         fronts = Fronts(self.app, limits, self._wheel, numbers, self._certificates)
         admins = Fronts(self.admin, FrontLimits(), self._wheel, numbers)
 
-        async def serve(factory: Callable[[], asyncio.BaseProtocol], item: socket.socket) -> None:
-            servers = self._admin_servers if factory is admins else self._servers
-            servers.append(await loop.create_server(factory, sock=item, backlog=BACKLOG))
-
-        for item in listeners.link:
-            await serve(fronts, item)
-        for item in listeners.tls:
-            await serve(fronts.with_tls, item)
-        for item in listeners.admin:
-            await serve(admins, item)
+        self.port, self.tls_port, self.admin_port = listeners.ports()
+        for make, port, sockets, servers in (
+            (fronts.plain, self.port, listeners.link, self._servers),
+            (fronts.with_tls, self.tls_port, listeners.tls, self._servers),
+            (admins.plain, self.admin_port, listeners.admin, self._admin_servers),
+        ):
+            # A connection asked for its own port costs a system call each.
+            factory = partial(make, port)
+            for item in sockets:
+                servers.append(await loop.create_server(factory, sock=item, backlog=BACKLOG))
         if listeners.unix is not None:
             self._admin_servers.append(
-                await loop.create_unix_server(admins, sock=listeners.unix, backlog=16)
+                await loop.create_unix_server(
+                    partial(admins.plain, 0), sock=listeners.unix, backlog=16
+                )
             )
-        self.port, self.tls_port, self.admin_port = listeners.ports()
 
     def reload(self, path: Path) -> None:
         """Take over certificates, allow-list, users and secret from the file (SIGHUP).

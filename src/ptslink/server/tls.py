@@ -132,16 +132,14 @@ class TlsLayer(asyncio.Protocol):
         self._over = False
         self._deadline = 0.0
         self.address = ""
-        self.local_port = 0
+        self.local_port = front.local_port
 
     # The socket's side.
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         peer = transport.get_extra_info("peername")
-        local = transport.get_extra_info("sockname")
         self.address = peer[0].removeprefix("::ffff:") if peer else ""
-        self.local_port = local[1] if local else 0
         self._deadline = self._loop.time() + self._seconds
         self._wheel.add(self, self._deadline)
 
