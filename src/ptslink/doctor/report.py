@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ptslink.doctor.cause import Auto, Fix
 from ptslink.doctor.evidence import Status
@@ -128,13 +128,29 @@ def _other(finding: Finding) -> list[str]:
 def _checks(checks: tuple[Check, ...], paint: _Paint) -> list[str]:
     well = sum(check.status is Status.OK for check in checks)
     lines = [paint(f"Checked: {len(checks)}, found well: {well}", "strong")]
+    shown = [check for check in checks if not (_is_pattern(check) or _is_blind(check))]
     for status in (Status.FAILED, Status.UNKNOWN, Status.SKIPPED):
-        for check in checks:
-            if check.status is status and not (_is_pattern(check) or _is_blind(check)):
-                start = f"  {status.value:<8}"
-                text = _wrap(f"{check.id}: {check.seen}", " " * 10)[:3]
-                text[0] = paint(start, _STATUS_LOOKS[status]) + text[0][len(start) :]
-                lines += text
+        start = f"  {status.value:<8}"
+        for line in _told([check for check in shown if check.status is status]):
+            text = _wrap(line, " " * 10)[:4]
+            text[0] = paint(start, _STATUS_LOOKS[status]) + text[0][len(start) :]
+            lines += text
+    return lines
+
+
+def _told(checks: Iterable[Check]) -> list[str]:
+    """A line a check; what many checks saw alike is told once."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for check in checks:
+        where, _, probe = check.id.partition(":")
+        # A variation says what was tried, then how it went.
+        what, _, how = check.seen.partition(": ")
+        key = (check.id, how) if how else (where, check.seen)
+        alike.setdefault(key, []).append(what if how else probe)
+    lines = []
+    for (first, seen), names in alike.items():
+        listed = ", ".join(dict.fromkeys(names))
+        lines.append(f"{first}: {listed}: {seen}" if ":" in first else f"{first}:{listed}: {seen}")
     return lines
 
 
@@ -144,7 +160,10 @@ def _is_blind(check: Check) -> bool:
 
 
 def _is_pattern(check: Check) -> bool:
-    return check.id.partition(":")[2].startswith("pattern.")
+    """Whether it says what the records show; that they show nothing is a check like others."""
+    probe = check.id.partition(":")[2]
+    nothing = probe == "pattern.links" and check.status is Status.UNKNOWN
+    return probe.startswith("pattern.") and not nothing
 
 
 def _bullet(text: str) -> list[str]:
