@@ -144,6 +144,19 @@ def test_where_the_upgrade_fails_each_deviation_is_tried_alone(
     assert all(p.status is not Status.FAILED for p in varied)
 
 
+def test_where_each_answer_has_to_be_waited_for_nothing_more_is_tried(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(peer: Peer) -> None:
+        if peer.read_head():
+            time.sleep(0.2 if peer.is_upgrade else 0.0)
+            peer.answer("504 Gateway Timeout")
+
+    monkeypatch.setattr(survey_module, "LATE_SECONDS", 0.2)
+    [skipped] = named(pieces(serve(late).url), "http.upgrade", variation=True)
+    assert skipped.status is Status.SKIPPED
+
+
 def test_another_path_that_is_served_is_found(serve: Serve) -> None:
     found = pieces(serve(only(lambda p: b"GET /jsonPTS HTTP" in p.head and p.is_upgrade)).url)
     served = [

@@ -78,6 +78,8 @@ NOBODY_SECONDS = 1.0
 MOST_NAMES = 3
 #: Bound on asking for the name of an address.
 NAME_SECONDS = 1.0
+#: An upgrade answered so late is not tried in other forms.
+LATE_SECONDS = 3.0
 #: A connection that took this long lost its first SYN: it is sent again after 1 s (RFC 6298 2.1).
 SLOW_CONNECT_MS = 900.0
 
@@ -295,8 +297,8 @@ def _http(door: Door, result: LinkResult, thorough: bool) -> Iterator[Evidence]:
         yield _again(door)
         if not door.target.tls:
             yield _tls_on_plain(door)
-    if not answered and result.step("upgrade").facts.get("ended") == "timeout":
-        seen = "the upgrade got no answer; a bent one would have to be waited for as long"
+    if _waited(result):
+        seen = "the upgrade was long waited for; each bent one would have to be as well"
         yield Evidence("http.upgrade", Status.SKIPPED, seen, {"variation": True})
         return
     if result.status not in ELSEWHERE_STATUSES:
@@ -306,6 +308,13 @@ def _http(door: Door, result: LinkResult, thorough: bool) -> Iterator[Evidence]:
         for path in PATHS:
             if path != door.target.path:
                 yield _upgraded(door, "path", path=path)
+
+
+def _waited(result: LinkResult) -> bool:
+    """Whether the upgrade got no answer, or a late one: that of a proxy that waited itself."""
+    upgrade = result.step("upgrade")
+    seconds = upgrade.ms / 1000 - upgrade.facts.get("held_seconds", 0.0)
+    return upgrade.facts.get("ended") == "timeout" or seconds >= LATE_SECONDS
 
 
 def _nobody(door: Door) -> Iterator[Evidence]:
