@@ -25,6 +25,10 @@ options:
   interpreter: {type: path, required: true, description: A Python that runs the probe.}
   source: {type: path, description: Directory holding the ptslink package if it is not installed.}
   arguments: {type: list, elements: str, default: [], description: Further arguments.}
+  credentials:
+    type: str
+    default: ""
+    description: "C(login:password) to come with; never on a command line, never shown."
   trust: {type: str, default: "", description: PEM of the authorities for wss; empty, the system's.}
   hops:
     type: list
@@ -39,13 +43,14 @@ author: ptslink authors
 
 #: No probe takes longer, idle period included, before it is given up.
 TIME_LIMIT_SECONDS = 180
+#: The variable the probe finds its credentials in.
+CREDENTIALS = "PTSLINK_LINK_CHECK"
 
 
 def walk(
-    interpreter: str, source: str | None, arguments: list[str], hop: dict[str, str]
+    interpreter: str, environment: dict[str, str], arguments: list[str], hop: dict[str, str]
 ) -> dict[str, Any]:
     """One hop, as the probe saw it."""
-    environment = {**os.environ, **({"PYTHONPATH": source} if source else {})}
     seen: dict[str, Any] = {**hop, "ok": False, "status": None, "accept_ok": False, "steps": []}
     try:
         done = subprocess.run(
@@ -54,7 +59,7 @@ def walk(
             capture_output=True,
             text=True,
             check=False,
-            env=environment,
+            env={**os.environ, **environment},
             timeout=TIME_LIMIT_SECONDS,
         )
         report = json.loads(done.stdout)
@@ -77,6 +82,7 @@ def main() -> None:
             "interpreter": {"type": "path", "required": True},
             "source": {"type": "path"},
             "arguments": {"type": "list", "elements": "str", "default": []},
+            "credentials": {"type": "str", "default": "", "no_log": True},
             "trust": {"type": "str", "default": ""},
             "hops": {
                 "type": "list",
@@ -94,6 +100,12 @@ def main() -> None:
     if module.check_mode and not Path(interpreter).exists():
         module.exit_json(changed=False, hops=[], installed=False)
     arguments = list(module.params["arguments"])
+    environment = {}
+    if module.params["source"]:
+        environment["PYTHONPATH"] = module.params["source"]
+    if module.params["credentials"]:
+        environment[CREDENTIALS] = module.params["credentials"]
+        arguments.append(f"--basic-env={CREDENTIALS}")
     with (
         tempfile.NamedTemporaryFile("w", suffix=".pem") as trust,
         ThreadPoolExecutor(max_workers=len(hops) or 1) as pool,
@@ -102,9 +114,7 @@ def main() -> None:
             trust.write(module.params["trust"])
             trust.flush()
             arguments.append(f"--ca={trust.name}")
-        seen = list(
-            pool.map(lambda hop: walk(interpreter, module.params["source"], arguments, hop), hops)
-        )
+        seen = list(pool.map(lambda hop: walk(interpreter, environment, arguments, hop), hops))
     module.exit_json(changed=False, hops=seen, installed=True)
 
 

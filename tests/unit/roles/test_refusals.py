@@ -33,6 +33,8 @@ HEALTHY: dict[str, dict[str, Any]] = {
         "nginx_proxy_ipv6": "false",
         "host_firewall_patience_seconds": "30",
         "link_check_idle_seconds": "5",
+        "pts_server_users": {"station": "0123456789", "0" * 24: "pw"},
+        "pts_server_secret": "x" * 20,
     },
 }
 
@@ -71,6 +73,12 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("pts_server_path", "pts socket", "no blanks"),
     ("pts_server_path", "pumpe-größe", "ASCII"),
     ("pts_server_path", "pts?id=1", "use something like ptsWebSocket"),
+    ("pts_server_users", {"elevenchars": "pw"}, "1 to 10 ASCII characters"),
+    ("pts_server_users", {"station": "elevenchars"}, '["station"]'),
+    ("pts_server_users", {"a:b": "pw"}, "without blanks and colons"),
+    ("pts_server_secret", "x" * 21, "at most 20 ASCII characters"),
+    ("link_check_public_host", "a" * 27 + ".com", "at most 30"),
+    ("pts_server_subprotocols", ["two words"], "names without blanks"),
     # Ranges
     ("pts_server_port", 0, "from 1 to 65535"),
     ("pts_server_port", 65536, "from 1 to 65535"),
@@ -100,6 +108,9 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("link_check_idle_seconds", 3600, "from 0 to 150"),
     ("link_check_timeout_seconds", 0, "from 1 to 60"),
     # Combinations
+    ("pts_server_settings", {"controllers": {"secret": "x"}}, "pts_server_secret"),
+    ("pts_server_settings", {"controllers": {"users": {"a": "b"}}}, "pts_server_users"),
+    ("pts_server_settings", {"controllers": {"secret_required": True}}, "comes unsigned"),
     ("nginx_proxy_listeners", [{"port": 3000}], "not the server's"),
     ("nginx_proxy_idle_timeout_seconds", 40, "more than 40"),
     ("nginx_proxy_idle_timeout_seconds", 30, "controllers would see 1006"),
@@ -230,6 +241,14 @@ def test_the_mistake_is_refused_by_name(
     assert "cannot be reached" not in message
     assert name in message
     assert says in message
+
+
+def test_a_refusal_shows_no_secret(failures: dict[str, str]) -> None:
+    for number, (name, value, _) in enumerate(MISTAKES):
+        if name in ("pts_server_users", "pts_server_secret"):
+            secrets = value.values() if isinstance(value, dict) else [value]
+            message = failures[f"mistake-{number}"]
+            assert not [secret for secret in secrets if secret in message and secret != "pw"], name
 
 
 @pytest.mark.parametrize(
