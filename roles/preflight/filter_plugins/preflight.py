@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,23 @@ def strangers(
     return list(dict.fromkeys(complaints))
 
 
+def clock_complaint(epoch: float, limit: int) -> str:
+    """What is wrong with a clock that said ``epoch`` (seconds since 1970 UTC) a moment ago.
+
+    Nothing where it is within ``limit`` seconds of this computer's.
+    """
+    skew = round(epoch - time.time())
+    if abs(skew) <= limit:
+        return ""
+    return f"{abs(skew)} seconds {'ahead of' if skew > 0 else 'behind'} this machine's"
+
+
 class FilterModule:
     """What Ansible looks for."""
 
     def filters(self) -> dict[str, Any]:
         return {
+            "preflight_clock_complaint": clock_complaint,
             "preflight_known_variables": known_variables,
             "preflight_strangers": strangers,
             "preflight_unknown_variables": unknown_variables,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -100,3 +101,24 @@ def test_listening_sockets_are_told_from_connections(probe: Any) -> None:
 )
 def test_the_unit_is_read_from_the_cgroup(probe: Any, cgroup: str, unit: str) -> None:
     assert probe.unit_of(cgroup) == unit
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
+@pytest.mark.parametrize(
+    ("ahead", "complaint"),
+    [
+        (0, ""),
+        (58, ""),
+        (-58, ""),
+        (62, "62 seconds ahead of this machine's"),
+        (-3600, "3600 seconds behind this machine's"),
+    ],
+)
+def test_a_clock_is_judged_alike_in_any_time_zone(
+    judge: Any, monkeypatch: pytest.MonkeyPatch, zone: str, ahead: int, complaint: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    assert judge.clock_complaint(time.time() + ahead, 60) == complaint
+    monkeypatch.undo()
+    time.tzset()
