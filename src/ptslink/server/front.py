@@ -75,6 +75,7 @@ class Front(asyncio.BufferedProtocol):
         "_scanned",
         "_scratch",
         "_since",
+        "_slot",
         "_state",
         "_transport",
         "_watched",
@@ -114,6 +115,7 @@ class Front(asyncio.BufferedProtocol):
         self._since = 0.0
         self._holds = 0
         self._watched: float | None = None
+        self._slot = 0
         self._bytes_in = self._bytes_out = 0
         self._messages_in = self._messages_out = 0
         self._opened_at = 0.0
@@ -178,6 +180,7 @@ class Front(asyncio.BufferedProtocol):
             )
         was_link = self._framing is not None
         self._state = _State.GONE
+        self._wheel.remove(self, self._slot)
         if was_link:
             self._handler.ended(self, self._ending())
         self._handler.left(self)
@@ -422,22 +425,21 @@ class Front(asyncio.BufferedProtocol):
     # Time.
 
     def _watch(self, when: float) -> None:
-        """Be looked at no later than `when`. A place in the wheel that a nearer deadline has made
-        superfluous is recognised, and dropped, when its time comes."""
+        """Be looked at no later than `when`."""
         if self._watched is None or when < self._watched:
+            self._wheel.remove(self, self._slot)
             self._watched = when
-            self._wheel.add(self, when)
+            self._slot = self._wheel.add(self, when)
 
     def due(self, now: float) -> float | None:
         """Act on time passed. Called by the wheel."""
         if self._watched is None or now < self._watched:
-            return None
+            return None  # moved while its slot was worked through
         self._watched = None
         again = self._act(now)
-        if again is None or self._watched is not None:
-            return None
-        self._watched = again
-        return again
+        if again is not None:
+            self._watch(again)
+        return None
 
     def _act(self, now: float) -> float | None:
         if self._state is _State.LINK:

@@ -25,6 +25,7 @@ from ptslink.server.evidence import EvidenceLog
 from ptslink.server.front import SCRATCH_BYTES, Front
 from ptslink.server.listeners import BACKLOG, Listeners, obtain
 from ptslink.server.seam import FrontLimits, Handler
+from ptslink.server.stream import Acceptor
 from ptslink.server.tls import HANDSHAKE_SECONDS, CertificateError, Certificates, TlsLayer
 from ptslink.server.wheel import Wheel
 
@@ -115,7 +116,7 @@ class Server:
         self._logs = logs
         self._wheel = wheel
         self._certificates = certificates
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Acceptor] = []
         self._admin_servers: list[asyncio.Server] = []
 
     async def listen(self, listeners: Listeners) -> None:
@@ -127,15 +128,18 @@ class Server:
         admins = Fronts(self.admin, FrontLimits(), self._wheel, numbers)
 
         self.port, self.tls_port, self.admin_port = listeners.ports()
-        for make, port, sockets, servers in (
-            (fronts.plain, self.port, listeners.link, self._servers),
-            (fronts.with_tls, self.tls_port, listeners.tls, self._servers),
-            (admins.plain, self.admin_port, listeners.admin, self._admin_servers),
-        ):
-            # A connection asked for its own port costs a system call each.
-            factory = partial(make, port)
-            for item in sockets:
-                servers.append(await loop.create_server(factory, sock=item, backlog=BACKLOG))
+        # A connection asked for its own port costs a system call each.
+        plain, admin = partial(fronts.plain, self.port), partial(admins.plain, self.admin_port)
+        for item in listeners.link:
+            if isinstance(loop, asyncio.SelectorEventLoop):
+                self._servers.append(Acceptor(loop, item, plain))
+            else:  # uvloop has fast transports of its own
+                self._servers.append(await loop.create_server(plain, sock=item, backlog=BACKLOG))
+        for item in listeners.tls:
+            layer = partial(fronts.with_tls, self.tls_port)
+            self._servers.append(await loop.create_server(layer, sock=item, backlog=BACKLOG))
+        for item in listeners.admin:
+            self._admin_servers.append(await loop.create_server(admin, sock=item, backlog=BACKLOG))
         if listeners.unix is not None:
             self._admin_servers.append(
                 await loop.create_unix_server(

@@ -33,7 +33,7 @@ class Wheel:
     def __init__(self, loop: asyncio.AbstractEventLoop, tick: float = TICK) -> None:
         self._loop = loop
         self._tick = tick
-        self._slots: dict[int, list[Due]] = {}
+        self._slots: dict[int, set[Due]] = {}
         self._done = int(loop.time() / tick)
         self._handle: asyncio.TimerHandle | None = None
         self._expected = 0.0
@@ -53,10 +53,22 @@ class Wheel:
             self._handle = None
         self._slots.clear()
 
-    def add(self, item: Due, when: float) -> None:
-        """Have the item looked at in the first tick at or after the loop time `when`."""
+    def add(self, item: Due, when: float) -> int:
+        """Have the item looked at in the first tick at or after the loop time `when`.
+
+        Returns:
+            the number of its slot, for `remove`.
+        """
         slot = max(int(when / self._tick) + 1, self._done + 1)
-        self._slots.setdefault(slot, []).append(item)
+        self._slots.setdefault(slot, set()).add(item)
+        return slot
+
+    def remove(self, item: Due, slot: int) -> None:
+        """Take the item out of its slot, unless the slot's time has come. Whoever is gone should
+        not wait here: a thousand short connections a second would fill the memory."""
+        waiting = self._slots.get(slot)
+        if waiting is not None:
+            waiting.discard(item)
 
     def _run(self) -> None:
         now = self._loop.time()

@@ -379,7 +379,7 @@ def test_the_unit_asks_for_the_queue_that_the_server_keeps() -> None:
 async def test_handed_over_sockets_are_used(serve) -> None:
     handed = socket.socket()
     handed.bind(("127.0.0.1", 0))
-    handed.listen()
+    handed.listen(4096)
     handed.setblocking(False)
     port = handed.getsockname()[1]
     # Connections made before the server runs wait in the socket; none is refused.
