@@ -21,13 +21,18 @@ Facts read (``?`` = may be missing):
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
+from ptslink.doctor.probe_traces import (
+    is_variation,
+    still_trying,
+    without_probes_handshakes,
+)
 
 #: Ids that begin so are a probe's, never a controller's.
 PROBE_ID_PREFIX = "0" * 16
@@ -35,16 +40,10 @@ PROBE_ID_PREFIX = "0" * 16
 SAME_SECONDS = 1.6
 #: Who last tried longer ago than this, seen from the newest trace, is not trying now (seconds).
 RECENT_SECONDS = 3600.0
-#: So many failures of one kind by a stranger (no id, no Upgrade), over so many seconds at least,
-#: are taken seriously: a scanner tries one thing after the other, a controller the same for ever.
+#: So many failures of one kind in a row by a stranger (no id, no Upgrade), over so many seconds
+#: at least, are taken seriously: a scanner tries one thing after the other, a controller one thing.
 STRANGER_TRIES = 3
 STRANGER_SECONDS = 1.5
-#: Within this time whoever fails at TLS has tried again, in seconds.
-RETRY_SECONDS = 30.0
-#: A probe tries its kinds of TLS this close to its other traces, in seconds; so many of them may
-#: fail in one way beside those that its evidence tells.
-PROBE_SECONDS = 3.0
-PROBE_TRIES = 2
 
 
 #: Refusals of ours that a probe, which is no controller, gets from a service that is well.
@@ -109,8 +108,7 @@ class Attempt:
         """
         if self.source not in ("site", "control", "local") or self.code not in _JUDGED:
             return False
-        own = not self.controller or self.controller.startswith(PROBE_ID_PREFIX)
-        return own or self.code != "controller-not-allowed"
+        return not self.controller or self.by_probe or self.code != "controller-not-allowed"
 
     @property
     def succeeded(self) -> bool:
@@ -136,6 +134,11 @@ class Attempt:
     def header(self, name: str) -> str | None:
         """A header of the answer, whatever its letter case."""
         return next((v for k, v in self.answer.items() if k.lower() == name.lower()), None)
+
+    @property
+    def by_probe(self) -> bool:
+        """Whether it came with an id that only probes have."""
+        return (self.controller or "").startswith(PROBE_ID_PREFIX)
 
     @property
     def handshake(self) -> Mapping[str, Json] | None:
@@ -202,8 +205,8 @@ def attempts(case: Case) -> list[Attempt]:
     traces = _traced(case)
     probes = list(_probed(case))
     own = {a.controller for a in probes if a.controller}
-    traces = _without_probes_handshakes(traces, case)
-    kept = [trace for trace in traces if not _is_variation(trace, own, case)]
+    traces = without_probes_handshakes(traces, case)
+    kept = [trace for trace in traces if not is_variation(trace, own, case)]
     return sorted(kept, key=lambda a: a.at or 0.0) + probes
 
 
@@ -211,7 +214,7 @@ def troubles(case: Case) -> list[Trouble]:
     """Who does not get through now, probes first."""
     every = attempts(case)
     newest = max((a.at for a in every if a.at is not None), default=0.0)
-    addresses = {a.client for a in every if a.controller and a.client}
+    addresses = {a.client for a in every if a.client and a.controller and not a.by_probe}
     # What a client saw fail is no stranger's knocking.
     confirmed = any(
         piece.status is Status.FAILED and not piece.facts.get("variation")
@@ -231,7 +234,9 @@ def troubles(case: Case) -> list[Trouble]:
             failures = [] if attempt.succeeded else [*failures, attempt]
         if failures and _over(failures, every, case):
             continue
-        if failures and (confirmed or _serious(failures, addresses)):
+        if not confirmed:
+            failures = _serious(failures, addresses)
+        if failures:
             found.append(Trouble(subject, tuple(failures)))
     return sorted(found, key=lambda t: t.first.at is not None)
 
@@ -262,10 +267,9 @@ def _over(failures: Sequence[Attempt], every: Iterable[Attempt], case: Case) -> 
             same = same and (last.method is None or attempt.method in (None, last.method))
             if same and not (attempt.source == "nginx" and attempt.port != last.port):
                 return True
-        anonymous = not last.controller or last.controller.startswith(PROBE_ID_PREFIX)
+        anonymous = not last.controller or last.by_probe
         if anonymous and attempt.client is not None and attempt.client == last.client:
-            probe = (attempt.controller or "").startswith(PROBE_ID_PREFIX)
-            if probe and last.handshake and _still_trying(last.at, attempt.at, case):
+            if attempt.by_probe and last.handshake and still_trying(last.at, attempt.at, case):
                 continue
             return True
     return False
@@ -296,28 +300,26 @@ def _altered(attempt: Attempt) -> bool:
     return bool(attempt.upgrade and lost) or (attempt.version == "1.1" and too_old)
 
 
-def _still_trying(failed: float, succeeded: float | None, case: Case) -> bool:
-    """Whether who failed was still trying when a probe began that succeeded."""
-    if succeeded is None:
-        return False
-    began = [w["from"] for w in _windows(case) if _within(w, succeeded)]
-    return bool(min([succeeded, *began]) - failed < RETRY_SECONDS)
+def _serious(failures: Sequence[Attempt], addresses: AbstractSet[str | None]) -> list[Attempt]:
+    """Those that are known to be a controller's tries, or a probe's, and those of strangers that
+    are many of one kind in a row."""
+    found = []
+    for _, run in groupby(failures, key=lambda attempt: attempt.kind):
+        tries = [attempt for attempt in run if not _from_here(attempt)]
+        times = [attempt.at or 0.0 for attempt in tries]
+        steady = len(times) >= STRANGER_TRIES and times[-1] - times[0] >= STRANGER_SECONDS
+        found += tries if steady else [a for a in tries if _known(a, addresses)]
+    return found
 
 
-def _serious(failures: Sequence[Attempt], addresses: AbstractSet[str | None]) -> bool:
-    """Whether these are a controller's tries, not those of somebody scanning the internet."""
-    if all(_from_here(a) for a in failures):
-        return False
-    if any(
-        a.source in ("site", "control", "local")
-        or a.controller
-        or a.upgrade
-        or (a.client in addresses and a.client is not None and a.handshake is None)
-        for a in failures
-    ):
-        return True
-    times = [a.at or 0.0 for a in failures if a.kind == failures[-1].kind]
-    return len(times) >= STRANGER_TRIES and times[-1] - times[0] >= STRANGER_SECONDS
+def _known(attempt: Attempt, addresses: AbstractSet[str | None]) -> bool:
+    """Whether it is a probe's or a controller's; *addresses*: where controllers come from."""
+    return bool(
+        attempt.source in ("site", "control", "local")
+        or attempt.controller
+        or attempt.upgrade
+        or (attempt.client in addresses and attempt.handshake is None)
+    )
 
 
 def _from_here(attempt: Attempt) -> bool:
@@ -327,83 +329,6 @@ def _from_here(attempt: Attempt) -> bool:
         and not attempt.controller
         and str(attempt.client).startswith(("127.", "::1"))
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Survey:
-    """When a probe tried its kinds of TLS, epoch seconds, and how many of one kind may fail."""
-
-    begin: float
-    end: float
-    #: The probe's address as seen by the server; None: not known.
-    client: str | None
-    tries: int
-
-    def covers(self, trace: Attempt) -> bool:
-        near = self.begin <= (trace.at or 0.0) <= self.end
-        return near and self.client in (None, trace.client)
-
-
-def _surveys(traces: Sequence[Attempt], case: Case) -> list[_Survey]:
-    """Surveys whose evidence is here, then those known only by requests with a probe's id."""
-    failed = sum(
-        1
-        for probe in ("tls.handshake", "tls.offer", "tls.certificate")
-        for piece in case.all(probe)
-        if piece.vantage != "server"
-        and (piece.status is Status.FAILED or piece.facts.get("ok") is False
-             or piece.facts.get("verify"))
-    )  # fmt: skip
-    known = [
-        _Survey(window["from"] - 2.0, window["to"] + 2.0, None, failed + PROBE_TRIES)
-        for window in _windows(case)
-    ]
-    left = [a for a in traces if (a.controller or "").startswith(PROBE_ID_PREFIX)]
-    return known + [
-        _Survey((a.at or 0.0) - PROBE_SECONDS, (a.at or 0.0) + PROBE_SECONDS, a.client, PROBE_TRIES)
-        for a in left
-        if not any(survey.covers(a) for survey in known)
-    ]
-
-
-def _without_probes_handshakes(traces: Sequence[Attempt], case: Case) -> list[Attempt]:
-    """*traces* less as many failed TLS handshakes as surveys may have made."""
-    surveys = _surveys(traces, case)
-    spent: Counter[tuple[int, tuple[Json, ...]]] = Counter()
-    kept = []
-    for trace in traces:
-        made_by = [
-            (number, trace.kind)
-            for number, survey in enumerate(surveys)
-            if trace.handshake is not None
-            and survey.covers(trace)
-            and spent[number, trace.kind] < survey.tries
-        ]
-        if made_by:
-            spent[made_by[0]] += 1
-        else:
-            kept.append(trace)
-    return kept
-
-
-def _is_variation(attempt: Attempt, own: AbstractSet[str | None], case: Case) -> bool:
-    """Whether a trace was left by a probe that tried something wrong on purpose."""
-    controller = attempt.controller or ""
-    if controller.startswith(PROBE_ID_PREFIX) and controller not in own:
-        # No variation makes a proxy fail: what nginx could not pass on is a fault all the same.
-        return not (attempt.by == "nginx" and (attempt.status or 0) >= 500)
-    if controller or attempt.at is None or attempt.handshake is not None:
-        return False
-    return any(_within(window, attempt.at) for window in _windows(case))
-
-
-def _windows(case: Case) -> Iterator[Mapping[str, Json]]:
-    return (piece.facts for piece in case.all("survey.window"))
-
-
-def _within(window: Mapping[str, Json], at: float) -> bool:
-    """Whether something happened while a survey went on; clocks and logs are whole seconds off."""
-    return bool(window["from"] - 2.0 <= at <= window["to"] + 2.0)
 
 
 def _probed(case: Case) -> Iterator[Attempt]:

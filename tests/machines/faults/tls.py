@@ -109,16 +109,37 @@ def tried(
     return Fault(id_, steps, undo, variant=variant, afterwards=HEALTHY, **more)  # type: ignore[arg-type]
 
 
+#: What the internet sends to every open port: one kind of handshake after the other.
+_SCAN = controller(
+    "for n in 1 2; do for kind in '-tls1_1 -cipher ALL:@SECLEVEL=0' '-tls1_2 -cipher "
+    "ARIA128-GCM-SHA256' '-tls1 -cipher ALL:@SECLEVEL=0' '-tls1_2 -cipher CAMELLIA128-SHA'; do "
+    "timeout 3 openssl s_client -connect {server}:443 $kind </dev/null >/dev/null 2>&1; done; "
+    "curl -s -o /dev/null http://{server}:443/; sleep 1; done",
+    may_fail=True,
+)
 #: One kind of key less.
 _ECDSA_ALONE = edit("/rsa[.]/d")
 _OWN_SUITES = "s/ssl_ciphers .*/ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256;/"
 #: A stranger's server block is the default of the port, ours has a name.
-_NAMELESS_REFUSED = edit(
+_NAMED_ALONE = (
     "s/listen \\(.*443 ssl\\) default_server/listen \\1/",
     "s/server_name .*/server_name pts.example.test;/",
+)
+_NAMELESS_REFUSED = edit(
+    *_NAMED_ALONE,
     "$a server { listen 443 ssl default_server; listen [::]:443 ssl default_server; "
     "ssl_reject_handshake on; }",
 )
+_NAMELESS_ELSEWHERE = (
+    server("openssl req -x509 -newkey rsa:2048 -nodes -keyout /run/doctor/k.pem "
+           "-out /run/doctor/c.pem -days 2 -subj /CN=elsewhere.example.test 2>/dev/null"),
+    edit(
+        *_NAMED_ALONE,
+        "$a server { listen 443 ssl default_server; listen [::]:443 ssl default_server; "
+        "ssl_certificate /run/doctor/c.pem; ssl_certificate_key /run/doctor/k.pem; "
+        "error_log /var/log/nginx/error.log info; }",
+    ),
+)  # fmt: skip
 _CLIENTS_CERTIFIED = edit(
     f"s#ssl_prefer_server_ciphers on;#ssl_verify_client on; ssl_client_certificate {_TLS}/live/"
     "rsa.pem;#"
@@ -138,6 +159,7 @@ FAULTS = (
          device("--misbehave tls-client-version-too-old")),
     tried("tls-client-version-too-old", "behind the address of the doctor",
           device("--misbehave tls-client-version-too-old"), WAIT),
+    tried("tls-client-version-too-old", "a scanner", _SCAN, healthy=True),
     seen("tls-seclevel-mismatch", "",
          edit("s/ssl_protocols .*/ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;/"),
          device("--misbehave tls-seclevel-mismatch"), undo=UNDO),
@@ -178,6 +200,10 @@ FAULTS = (
     tried("tls-sni-missing", "", _NAMELESS_REFUSED, undo=UNDO),
     seen("tls-sni-missing", "from the server", _NAMELESS_REFUSED,
          device(f"--misbehave tls-sni-missing {_TRUSTS}", url=_NAMED), undo=UNDO),
+    seen("tls-sni-missing", "another certificate", *_NAMELESS_ELSEWHERE,
+         device(f"--misbehave tls-sni-missing {_TRUSTS}", url=_NAMED), undo=UNDO),
+    tried("tls-sni-missing", "another certificate, an address dialled", *_NAMELESS_ELSEWHERE,
+          undo=UNDO),
     tried("tls-mtls-required", "", _CLIENTS_CERTIFIED, undo=UNDO),
     seen("tls-mtls-required", "from the server", _CLIENTS_CERTIFIED, device(_TRUSTS), undo=UNDO),
     seen("tls-record-too-large", "a long chain", *serve("long-chain"), device(_SMALL),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from unit.doctor.fake_machine import FakeMachine
 from unit.doctor.traces import CAPTURES, seen
 
 CERTIFICATE, KEY = "/etc/ssl/pts.pem", "/etc/ssl/pts.key"
-PEM = "-----BEGIN CERTIFICATE-----\nAAAAAAAA\nAAAA\n-----END CERTIFICATE-----\n"
+EXPIRED = certify("pts", names=["pts.example.test"], days=(-90, -30))
 
 pytestmark = pytest.mark.usefixtures("configured")
 
@@ -50,13 +51,13 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def machine(**more: Any) -> FakeMachine:
     commands = {
-        f"openssl x509 -in {CERTIFICATE}": Output(printed("openssl-x509-expired.txt")),
-        "openssl x509 -in": Output(printed("openssl-x509-ecdsa.txt")),
         f"openssl x509 -in {CERTIFICATE} -noout -pubkey": Output("PUBLIC\n"),
         f"openssl pkey -in {KEY}": Output("PUBLIC\n"),
         "openssl s_client": Output(printed("openssl-s-client-ok.txt")),
     }
-    return FakeMachine(commands | more.pop("commands", {}), {CERTIFICATE: PEM, **more}, root=True)
+    return FakeMachine(
+        commands | more.pop("commands", {}), {CERTIFICATE: EXPIRED.pem, **more}, root=True
+    )
 
 
 def gathered(host: FakeMachine, probe: str) -> list[Evidence]:
@@ -69,9 +70,11 @@ def test_a_certificate_on_the_disk_is_read_with_its_key_and_ports() -> None:
     facts = piece.facts
     assert (facts["file"], facts["ports"], facts["key_matches"]) == (CERTIFICATE, [443], True)
     assert facts["not_after"] < facts["now"]
-    assert "expired" in piece.seen
-    assert "ago" in piece.seen
-    assert facts["chain_bytes"] == [9]
+    assert facts["not_after"] == EXPIRED.certificate.not_valid_after_utc.timestamp()
+    assert (facts["key"], facts["key_bits"], facts["sans"]) == (
+        "ecdsa", 256, ["DNS:pts.example.test"]
+    )  # fmt: skip
+    assert piece.seen == f"{CERTIFICATE}: CN = pts, ecdsa, expired 30 days ago"
 
 
 def test_a_key_that_is_anothers_is_told() -> None:
@@ -84,10 +87,15 @@ def test_a_key_that_cannot_be_read_is_no_mismatch() -> None:
     assert gathered(host, "tls.disk")[0].facts["key_matches"] is None
 
 
-def test_what_is_not_a_certificate_fails_with_openssls_words() -> None:
-    wrong = Output("", 1, "", "Could not read certificate")
-    (piece,) = gathered(machine(commands={f"openssl x509 -in {CERTIFICATE}": wrong}), "tls.disk")
-    assert (piece.status, piece.facts["error"]) == (Status.FAILED, "Could not read certificate")
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("", "there is no certificate in it"),
+     ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "not a certificate")],
+)  # fmt: skip
+def test_what_is_not_a_certificate_fails_and_says_so(text: str, why: str) -> None:
+    (piece,) = gathered(machine(**{CERTIFICATE: text}), "tls.disk")
+    assert piece.status is Status.FAILED
+    assert why in piece.facts["error"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,8 @@ def test_the_port_is_asked_with_the_sites_own_name_and_in_every_variant() -> Non
     (served,) = gathered(host, "tls.served")
     assert served.status is Status.OK
     assert served.facts["ok"]
-    assert (served.facts["port"], served.facts["key"]) == (443, "ecdsa")
+    assert (served.facts["port"], served.facts["key"]) == (443, "rsa")
+    assert len(served.facts["chain"]) == 1
     asked = [line for line in host.ran if line.startswith("openssl s_client")]
     assert len(asked) == 1 + len(tls.VARIANTS)
     assert all("127.0.0.1:443" in line for line in asked)
@@ -131,6 +140,15 @@ def test_a_refused_handshake_is_unknown_and_keeps_the_alert() -> None:
     assert {piece.status for piece in offers} == {Status.UNKNOWN}
     assert {piece.facts["variation"] for piece in offers} == {True}
     assert {piece.facts["alert"] for piece in offers} == {40}
+
+
+def test_each_kind_of_client_is_told_with_the_certificate_it_was_shown() -> None:
+    offers = gathered(machine(), "tls.offer")
+    (served,) = gathered(machine(), "tls.served")
+    assert {piece.facts["fingerprint"] for piece in offers} == {served.facts["fingerprint"]}
+    refused = Output(printed("openssl-s-client-nosni.txt"), 1)
+    offers = gathered(machine(commands={"openssl s_client": refused}), "tls.offer")
+    assert {piece.facts["fingerprint"] for piece in offers} == {None}
 
 
 def test_without_openssl_the_wire_is_skipped() -> None:
@@ -154,28 +172,20 @@ def test_the_services_own_tls_port_is_looked_at_too(configured: Any) -> None:
     assert any("127.0.0.1:3443" in line for line in host.ran)
 
 
-def pem(*parties: Any) -> str:
-    return "".join(party.pem for party in parties)
-
-
-def test_a_chain_is_told_with_its_dates_and_whose_key_signed_it(
-    tmp_path: Path, configured: Any
-) -> None:
+def test_a_chain_is_told_with_its_dates_and_whose_key_signed_it() -> None:
     root = certify("Root")
     between = certify("Between", root)
     leaf = certify("pts", between, names=["pts.example.test"])
-    file = tmp_path / "pts.pem"
-    configured(sites(str(file)))
-    text = pem(leaf, between)
-    commands = {f"openssl x509 -in {file}": Output(printed("openssl-x509-ecdsa.txt"))}
-    host = FakeMachine(commands, {str(file): text}, root=True)
-    (piece,) = gathered(host, "tls.disk")
+    (piece,) = gathered(machine(**{CERTIFICATE: leaf.pem + between.pem}), "tls.disk")
     chain = piece.facts["chain"]
     assert [one["issuer"] for one in chain] == ["CN = Between", "CN = Root"]
     keys = [one["authority_key"] for one in chain]
     assert len(set(keys)) == 2
     assert all(len(key) == 40 for key in keys)
     assert chain[0]["not_after"] == leaf.certificate.not_valid_after_utc.timestamp()
+    assert piece.facts["chain_bytes"] == [
+        len(ssl.PEM_cert_to_DER_cert(party.pem)) for party in (leaf, between)
+    ]
     assert piece.facts["before"] is None
 
 
@@ -223,11 +233,10 @@ def test_the_certificate_before_is_read_too(tmp_path: Path, configured: Any) -> 
     before, now = (generation(tmp_path, name, at) for name, at in (("a", 1e9), ("b", 2e9)))
     configured(sites(str(now)))
     texts = {
-        str(now): pem(certify("pts", certify("New"))),
-        str(before): pem(certify("pts", certify("Old"))),
+        str(file): certify("pts", certify(issuer)).pem
+        for file, issuer in ((now, "New"), (before, "Old"))
     }
-    commands = {f"openssl x509 -in {now}": Output(printed("openssl-x509-ecdsa.txt"))}
-    (piece,) = gathered(FakeMachine(commands, texts, root=True), "tls.disk")
+    (piece,) = gathered(machine(**texts), "tls.disk")
     told = piece.facts["before"]
     assert (told["file"], told["until"]) == (str(before), 2e9)
     assert told["chain"][-1]["issuer"] == "CN = Old"

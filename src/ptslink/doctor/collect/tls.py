@@ -3,24 +3,21 @@
 Evidence (vantage ``server``):
 
 ``tls.disk``  one per certificate file that nginx or the service is configured with
-    ``file``, ``readable`` bool, ``error``, and of the first certificate ``subject``, ``issuer``,
-    ``serial``, ``not_before``, ``not_after`` (epoch seconds), ``sans`` [``DNS:x``, ``IP
-    Address:y``], ``key`` ``rsa``/``ecdsa``/..., ``key_bits``; ``chain_bytes`` [int] of the file,
-    ``key_matches`` bool or None, ``ports`` [int], ``now`` (epoch seconds), ``fingerprint``,
-    ``chain`` (:func:`ptslink.doctor.probe.certificate.read_chain`), ``before``: ``file`` and
-    ``chain`` of what this file took the place of and ``until`` (epoch seconds), or None
+    ``file``, ``readable`` bool, ``error``, what :func:`read_pem` says, ``key_matches`` bool or
+    None, ``ports`` [int], ``now`` (epoch seconds), ``before``: ``file`` and ``chain`` of what this
+    file took the place of and ``until`` (epoch seconds), or None
 ``tls.served``  one per TLS port, with the server's own name
-    ``port``, ``name``, ``version``, ``cipher``, the same of the certificate served (of ``chain``
-    only ``subject`` and ``issuer``), ``verify`` (OpenSSL's verify return code), ``verify_text``
+    ``port``, ``name``, ``now``, ``version``, ``cipher``, of the certificates served what
+    :func:`read_pem` says, ``verify`` (OpenSSL's verify return code), ``verify_text``
 ``tls.offer``  one per TLS port and variant, ``variation`` true: ``port``, ``variant`` ``tls1.2``/
-    ``tls1.3``/``no-sni``/``rsa``/``ecdsa``/``legacy``, ``ok``, ``alert`` int or None, ``reason``
+    ``tls1.3``/``no-sni``/``rsa``/``ecdsa``/``legacy``, ``ok``, ``alert`` int or None, ``reason``,
+    ``fingerprint`` of the certificate shown or None
 
 The client-side survey gives ``tls.handshake`` and ``tls.certificate`` with the same keys.
 """
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import re
 import ssl
@@ -30,7 +27,7 @@ from pathlib import Path
 
 from ptslink.doctor.collect.edge import Machine, Stopwatch
 from ptslink.doctor.evidence import Evidence, Json, Status
-from ptslink.doctor.probe.certificate import read_chain
+from ptslink.doctor.probe.certificate import read_certificate, read_chain
 
 #: What openssl s_client is asked for, by variant.
 VARIANTS: Mapping[str, tuple[str, ...]] = {
@@ -43,36 +40,6 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
 }
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-
-
-def read_x509(text: str) -> dict[str, Json]:
-    """``openssl x509 -noout -subject -issuer -serial -dates -ext subjectAltName -text``."""
-    facts: dict[str, Json] = {}
-    for name in ("subject", "issuer", "serial"):
-        match = re.search(rf"^{name}=\s*(.*)$", text, re.MULTILINE)
-        if match:
-            facts[name] = match[1].strip()
-    for name in ("notBefore", "notAfter"):
-        match = re.search(rf"^{name}=(.*)$", text, re.MULTILINE)
-        if match:
-            facts["not_before" if name == "notBefore" else "not_after"] = _moment(match[1])
-    names = re.search(r"Subject Alternative Name:[^\n]*\n\s*([^\n]+)", text)
-    facts["sans"] = [part.strip() for part in names[1].split(",")] if names else []
-    algorithm = re.search(r"Public Key Algorithm: (\S+)", text)
-    key = algorithm[1] if algorithm else ""
-    facts["key"] = "rsa" if key.startswith("rsa") else "ecdsa" if "ecPublicKey" in key else key
-    bits = re.search(r"Public-Key: \((\d+) bit\)", text)
-    facts["key_bits"] = int(bits[1]) if bits else None
-    fingerprint = re.search(r"Fingerprint=([0-9A-F:]+)", text)
-    facts["fingerprint"] = fingerprint[1] if fingerprint else None
-    return facts
-
-
-def _moment(text: str) -> float | None:
-    try:
-        return float(calendar.timegm(time.strptime(text.strip(), "%b %d %H:%M:%S %Y GMT")))
-    except ValueError:
-        return None
 
 
 def read_s_client(text: str) -> dict[str, Json]:
@@ -93,18 +60,21 @@ def read_s_client(text: str) -> dict[str, Json]:
     verify = re.search(r"Verify return code: (\d+) \(([^)]*)\)", text)
     facts["verify"] = int(verify[1]) if verify and ok else None
     facts["verify_text"] = verify[2] if verify and ok else None
-    facts["chain"] = [
-        {"subject": subject.strip(), "issuer": issuer.strip()}
-        for subject, issuer in re.findall(r"^\s*\d+ s:(.*)\n\s*i:(.*)$", text, re.MULTILINE)
-    ]
-    sizes = [len(pem) * 3 // 4 for pem in _PEM.findall(text)]
-    facts["chain_bytes"] = sum(sizes) or None
     return facts
 
 
-def chain_of(pem: str) -> list[bytes]:
-    """The certificates of a PEM file, as sent (DER). Raises ValueError."""
-    return [ssl.PEM_cert_to_DER_cert(block) for block in _PEM.findall(pem)]
+def read_pem(text: str) -> dict[str, Json]:
+    """The first certificate in *text* (:func:`.certificate.read_certificate`), and of all of them,
+    in order, ``chain`` (:func:`.certificate.read_chain`) and ``chain_bytes``, their sizes as sent.
+
+    Raises:
+        ValueError: there is none, or one that cannot be read.
+    """
+    ders = [ssl.PEM_cert_to_DER_cert(block) for block in _PEM.findall(text)]
+    if not ders:
+        raise ValueError("there is no certificate in it")
+    sizes = [len(der) for der in ders]
+    return {**read_certificate(ders[0]), "chain": read_chain(ders), "chain_bytes": sizes}
 
 
 def replaced(file: Path) -> tuple[Path, float] | None:
@@ -180,35 +150,19 @@ def _disk(machine: Machine, watch: Stopwatch, file: str, key: str, ports: list[i
             return watch.skipped("tls.disk", f"{file} may not be read; run as root")
         return watch.piece("tls.disk", Status.FAILED, f"{file}: {facts['error']}", facts)
     facts |= {"readable": True, "error": None}
-    done = machine.run(
-        "openssl", "x509", "-in", file, "-noout", "-subject", "-issuer", "-serial", "-dates",
-        "-fingerprint", "-sha256", "-text",
-    )  # fmt: skip
-    if not done.ok:
-        facts["error"] = done.why
-        return watch.piece("tls.disk", Status.FAILED, f"{file}: {done.why}", facts)
-    facts |= read_x509(done.text)
-    facts |= _chain(pem) | {"before": _before(machine, file)}
+    try:
+        facts |= read_pem(pem) | {"before": _before(machine, file)}
+    except ValueError as error:
+        facts["error"] = str(error)
+        return watch.piece("tls.disk", Status.FAILED, f"{file}: {error}", facts)
     public = machine.run("openssl", "x509", "-in", file, "-noout", "-pubkey")
     private = machine.run("openssl", "pkey", "-in", key, "-pubout")
     both = public.ok and private.ok
     facts["key_matches"] = public.text.strip() == private.text.strip() if both else None
-    seen = f"{file}: {facts.get('subject')}, {facts['key']}"
-    if facts.get("not_after"):
-        days = (facts["not_after"] - facts["now"]) / 86400
-        seen += f", {'expires in' if days > 0 else 'expired'} {abs(days):.0f} days"
-        seen += "" if days > 0 else " ago"
+    days = (facts["not_after"] - facts["now"]) / 86400
+    seen = f"{file}: {facts['subject']}, {facts['key']}, "
+    seen += f"expires in {days:.0f} days" if days > 0 else f"expired {-days:.0f} days ago"
     return watch.piece("tls.disk", Status.OK, seen, facts)
-
-
-def _chain(pem: str) -> dict[str, Json]:
-    """``chain_bytes`` and ``chain``, as far as they can be read."""
-    facts: dict[str, Json] = {}
-    with contextlib.suppress(ValueError):
-        ders = chain_of(pem)
-        facts["chain_bytes"] = [len(der) for der in ders]
-        facts["chain"] = read_chain(ders)
-    return facts
 
 
 def _before(machine: Machine, file: str) -> dict[str, Json] | None:
@@ -216,7 +170,9 @@ def _before(machine: Machine, file: str) -> dict[str, Json] | None:
     pem = machine.read(str(found[0])) if found else None
     if found is None or pem is None:
         return None
-    return {"file": str(found[0]), "until": found[1], **_chain(pem)}
+    with contextlib.suppress(ValueError):
+        return {"file": str(found[0]), "until": found[1], "chain": read_pem(pem)["chain"]}
+    return None
 
 
 def _served(machine: Machine, watch: Stopwatch, port: int, name: str) -> Iterator[Evidence]:
@@ -227,10 +183,7 @@ def _served(machine: Machine, watch: Stopwatch, port: int, name: str) -> Iterato
         yield watch.skipped("tls.served", done.missing)
         return
     facts = {"port": port, "name": name, "now": time.time()}
-    facts |= read_s_client(done.text + done.error)
-    leaf = _PEM.search(done.text)
-    if leaf:
-        facts |= _leaf(machine, leaf[0])
+    facts |= read_s_client(done.text + done.error) | _shown(done.text)
     seen = f"port {port}: {facts['version']} {facts['cipher']}"
     if not facts["ok"]:
         seen = f"port {port}: no handshake, {facts['reason'] or done.why}"
@@ -239,6 +192,7 @@ def _served(machine: Machine, watch: Stopwatch, port: int, name: str) -> Iterato
         sni = () if variant == "no-sni" else asked
         tried = machine.run(*base, *sni, *arguments, seconds=4.0)
         offer = read_s_client(tried.text + tried.error)
+        offer["fingerprint"] = _shown(tried.text).get("fingerprint")
         told = "accepted" if offer["ok"] else f"refused: {offer['reason'] or tried.why}"
         yield watch.piece(
             "tls.offer",
@@ -248,14 +202,8 @@ def _served(machine: Machine, watch: Stopwatch, port: int, name: str) -> Iterato
         )
 
 
-def _leaf(machine: Machine, pem: str) -> dict[str, Json]:
-    import tempfile
-
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write(pem)
-        file.flush()
-        done = machine.run(
-            "openssl", "x509", "-in", file.name, "-noout", "-subject", "-issuer", "-serial",
-            "-dates", "-fingerprint", "-sha256", "-text",
-        )  # fmt: skip
-    return read_x509(done.text) if done.ok else {}
+def _shown(text: str) -> dict[str, Json]:
+    """What s_client printed of certificates; {} where it got none."""
+    with contextlib.suppress(ValueError):
+        return read_pem(text)
+    return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
-from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt, attempts
+from ptslink.doctor.attempts import Attempt, attempts
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
     PROVISION_NGINX,
@@ -15,21 +15,26 @@ from ptslink.doctor.causes.failing import (
     match,
 )
 from ptslink.doctor.causes.tls.common import (
+    BAD,
+    EXPIRED,
+    NO_ISSUER,
     PROVISION_TLS,
     SHAKES,
+    UNKNOWN,
     alerts,
     client,
     client_failed,
     reason,
     served_certificates,
+    target_host,
 )
 from ptslink.doctor.evidence import Case, Evidence, Json
 
 #: OpenSSL's verify return codes (X509_V_ERR_*).
 _UNTRUSTED = (18, 19, 20, 21, 2)
 _EXPIRED, _NAME = 10, (62, 63, 64)
-#: Alerts by which clients refuse a certificate (RFC 8446 6.2).
-_BAD, _TOO_OLD, _UNKNOWN, _NO_ISSUER, _OVERFLOW = 42, 45, 46, 48, 22
+#: The alert of a client that has no room (RFC 8446 6.2).
+_OVERFLOW = 22
 #: A change of issuer is noticed in these first days, in seconds.
 _NOTICED_SECONDS = 30 * 86400.0
 
@@ -70,7 +75,7 @@ def _all_in_time(case: Case) -> bool:
 
 def _expired(case: Case) -> Match | None:
     facts = _first(case)
-    now, broke_off = facts.get("now"), alerts(case, _TOO_OLD)
+    now, broke_off = facts.get("now"), alerts(case, EXPIRED)
     failed = client_failed(case)
     refused = failed is not None and failed.facts.get("verify_code") == _EXPIRED
     over = [one for one in _chain(facts) if now is not None and one["not_after"] < now]
@@ -100,10 +105,10 @@ def _device_clock(case: Case) -> Match | None:
     Libraries differ in what they say of a certificate that is not yet valid: mbedTLS 46, OpenSSL
     42, which are their words for a wrong name, too.
     """
-    broke_off = alerts(case, _TOO_OLD) or alerts(case, _BAD, _UNKNOWN)
+    broke_off = alerts(case, EXPIRED) or alerts(case, BAD, UNKNOWN)
     if not broke_off or not _all_in_time(case):
         return None
-    plain = bool(alerts(case, _TOO_OLD))
+    plain = bool(alerts(case, EXPIRED))
     if not plain and not _name_fits(case):
         return None
     if len({attempt.client for attempt in broke_off}) > 1:
@@ -120,7 +125,7 @@ def _device_clock(case: Case) -> Match | None:
 
 
 def _untrusted(case: Case) -> Match | None:
-    broke_off, failed = alerts(case, _NO_ISSUER), client_failed(case)
+    broke_off, failed = alerts(case, NO_ISSUER), client_failed(case)
     told = failed is not None and failed.facts.get("verify_code") in _UNTRUSTED
     if not broke_off and not told:
         return None
@@ -161,7 +166,7 @@ def _changes(case: Case) -> Iterator[tuple[str, float]]:
 
 def _rotated(case: Case) -> Match | None:
     """Somebody breaks off for an unknown issuer, and the issuer is not who it was."""
-    broke_off, failed = alerts(case, _NO_ISSUER, _TOO_OLD), client_failed(case)
+    broke_off, failed = alerts(case, NO_ISSUER, EXPIRED), client_failed(case)
     told = failed is not None and failed.facts.get("verify_code") in _UNTRUSTED
     if not (broke_off or told) or not _all_in_time(case):
         return None
@@ -174,7 +179,7 @@ def _rotated(case: Case) -> Match | None:
     if change is not None:
         words, age = change
         lines.append(f"{words} That was {age / 86400:.1f} days ago.")
-        sure = 0.94 if age < _NOTICED_SECONDS and (told or alerts(case, _NO_ISSUER)) else 0.7
+        sure = 0.94 if age < _NOTICED_SECONDS and (told or alerts(case, NO_ISSUER)) else 0.7
         return match(None, sure, *lines, ruled_out=out)
     facts = _first(case)
     several = len({attempt.client for attempt in broke_off}) > 1
@@ -203,7 +208,7 @@ def _tls_successes(case: Case) -> int:
 
 
 def _name(case: Case) -> Match | None:
-    broke_off, failed = alerts(case, _BAD, _UNKNOWN), client_failed(case)
+    broke_off, failed = alerts(case, BAD, UNKNOWN), client_failed(case)
     told = failed is not None and (
         failed.facts.get("verify_code") in _NAME or "HOSTNAME_MISMATCH" in reason(failed)
     )
@@ -235,7 +240,7 @@ def _name_fits(case: Case) -> bool:
 def _dialled(case: Case) -> list[str]:
     """What clients call the server: the target's host and the names asked for, else what stands
     in the requests of controllers, else the server's own address."""
-    target = urlsplit(case.target).hostname if "://" in case.target else None
+    target = target_host(case)
     asked = [target] if target else []
     asked += [str(p.facts["name"]) for p in client(case) if p.facts.get("name")]
     asked = asked or [
@@ -252,7 +257,7 @@ def _dialled(case: Case) -> list[str]:
 
 
 def _of_a_controller(attempt: Attempt) -> bool:
-    return bool(attempt.controller) and not str(attempt.controller).startswith(PROBE_ID_PREFIX)
+    return bool(attempt.controller) and not attempt.by_probe
 
 
 def _covers(san: str, name: str) -> bool:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from ptslink.doctor.attempts import Attempt, troubles
 from ptslink.doctor.evidence import Case, Evidence, Status
+from ptslink.doctor.probe.target import is_address
 
 PROVISION_TLS = "ansible-playbook -i INVENTORY site.yml --tags tls_certificate,nginx_proxy"
 SHAKES = "The TLS handshake of the controller completes."
+
+#: Alerts by which clients refuse a certificate (RFC 8446 6.2).
+BAD, EXPIRED, UNKNOWN, NO_ISSUER = 42, 45, 46, 48
+REFUSES_CERTIFICATE = (BAD, EXPIRED, UNKNOWN, NO_ISSUER)
 
 
 def client(case: Case) -> Iterator[Evidence]:
@@ -60,3 +66,14 @@ def tls_sites(case: Case) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]
     for site in case.fact("nginx.config", "sites") or []:
         if any(entry["ssl"] for entry in site["listen"]):
             yield site, site["settings"]
+
+
+def target_host(case: Case) -> str | None:
+    """The host of the URL that was tried, None where no URL was."""
+    return urlsplit(case.target).hostname if "://" in case.target else None
+
+
+def dials_an_address(case: Case) -> bool:
+    """Whether the URL that was tried has an address for a host: then no name is sent (SNI)."""
+    host = target_host(case)
+    return host is not None and is_address(host)

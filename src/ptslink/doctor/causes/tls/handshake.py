@@ -16,8 +16,11 @@ from ptslink.doctor.causes.failing import (
 )
 from ptslink.doctor.causes.tls.common import (
     PROVISION_TLS,
+    REFUSES_CERTIFICATE,
     SHAKES,
+    alerts,
     client_failed,
+    dials_an_address,
     offered,
     reason,
     served_certificates,
@@ -239,17 +242,38 @@ def _sni(case: Case) -> Match | None:
     split = offers.get("no-sni") is False and any(
         offers.get(variant) for variant in ("tls1.2", "tls1.3", "rsa", "ecdsa")
     )
-    failed = client_failed(case)
-    unnamed = failed is not None and "UNRECOGNIZED_NAME" in reason(failed)
+    unnamed = "UNRECOGNIZED_NAME" in reason(client_failed(case))
     rejecting = [s for _, s in tls_sites(case) if s.get("ssl_reject_handshake") == "on"]
     if not (seen or unnamed or (split and rejecting)):
-        return None
+        return _shown_anothers(case)
     lines = ["nginx: handshake rejected (ssl_reject_handshake)"] if seen else []
     if split:
         lines.append("Without a server name the handshake fails, with it it succeeds.")
     if rejecting:
         lines.append("The default TLS server of the port has ssl_reject_handshake on.")
     return match(seen, 0.96, *lines, ruled_out=("tls-no-shared-cipher", "px-default-server"))
+
+
+def _shown_anothers(case: Case) -> Match | None:
+    """Somebody refuses the certificate, and who names no server is shown another's."""
+    refused = alerts(case, *REFUSES_CERTIFICATE)
+    failed = client_failed(case)
+    unnamed = failed is not None and failed.facts.get("verify_code") and dials_an_address(case)
+    if not (refused or unnamed):
+        return None
+    shown: dict[bool, set[str]] = {True: set(), False: set()}
+    for piece in case.all("tls.offer"):
+        sent = piece.facts.get("name") if piece.vantage == "server" else not dials_an_address(case)
+        if piece.facts.get("fingerprint"):
+            named = bool(sent) and piece.facts["variant"] != "no-sni"
+            shown[named].add(str(piece.facts["fingerprint"]))
+    if not all(shown.values()) or shown[True] & shown[False]:
+        return None
+    lines = [a.shown() for a in refused[:1]]
+    lines += [f"The client's verification says: {failed.seen}"] if unnamed and failed else []
+    lines.append("Who names no server (SNI) is shown another certificate than who names it.")
+    out = ("tls-untrusted-ca", "tls-name-mismatch", "tls-root-rotated", "tls-device-clock")
+    return match(None, 0.96, *lines, ruled_out=out)
 
 
 def _mtls(case: Case) -> Match | None:
@@ -365,7 +389,7 @@ CAUSES: tuple[Cause, ...] = (
             PROVISION_NGINX,
         ),
         _sni,
-        RETRY_AFTERMATH,
+        (*RETRY_AFTERMATH, "px-default-server"),
     ),
     Cause(
         "tls-mtls-required",
