@@ -17,6 +17,7 @@ from ptslink.doctor.evidence import Case, Evidence, Status
 from ptslink.doctor.verdict import judge
 from unit.doctor.outer_cases import (
     NOW,
+    SERVER,
     SITE,
     changed,
     connect,
@@ -235,3 +236,60 @@ def test_refused_has_several_causes_told_apart_by_the_server() -> None:
 def test_the_site_alone_is_not_enough_to_blame_a_firewall() -> None:
     case = Case("ws://10.77.1.10/", [connect("ETIMEDOUT", 5000)])
     assert named(case) == ["unlisted-tcp"]
+
+
+GATEWAY = "10.77.5.1"
+
+
+def refused(sender: str, code: int, errno: str = "EHOSTUNREACH", **facts: Any) -> Evidence:
+    icmp = {"from": sender, "type": 3, "code": code}
+    return connect(errno, 0.4, icmp=icmp, **facts)
+
+
+def way(gateway: str = GATEWAY) -> Evidence:
+    return piece("route.to", "site", address=SERVER, gateway=gateway, source=SITE, errno=None)
+
+
+# From the site alone: who refused tells whose firewall it is.
+REFUSED = [
+    ([refused(SERVER, 13)], "fw-firewalld-reject"),
+    ([refused(GATEWAY, 13), way()], "fw-site-egress-block"),
+    ([refused("198.51.100.1", 13), way()], "unlisted-tcp"),
+    # No firewall's word: a router that knows no way.
+    ([refused(GATEWAY, 1), way()], "unlisted-tcp"),
+    ([refused(SERVER, 3, "ECONNREFUSED"), way()], "unlisted-tcp"),
+]
+
+
+@pytest.mark.parametrize(("evidence", "id_"), REFUSED)
+def test_who_sent_the_refusal_tells_whose_firewall_it_is(
+    evidence: list[Evidence], id_: str
+) -> None:
+    assert named(Case("ws://10.77.1.10/ptsWebSocket", evidence))[:1] == [id_]
+
+
+def unresolved(*rcodes: str | None) -> Case:
+    servers = [
+        piece("dns.server", "site", server=f"192.0.2.{n}", rcode=rcode, variation=True,
+              errno=None if rcode else "ETIMEDOUT", answers=0)
+        for n, rcode in enumerate(rcodes)
+    ]  # fmt: skip
+    failed = piece("dns.resolve", "site", Status.FAILED, 4000.0, host="pts.example.net",
+                   is_address=False, errno="EAI_AGAIN", addresses=[])  # fmt: skip
+    return Case("ws://pts.example.net/ptsWebSocket", [failed, *servers])
+
+
+@pytest.mark.parametrize(
+    ("rcodes", "id_", "sure"),
+    [
+        ((), "dns-resolver-unreachable", 0.93),
+        ((None, None), "dns-resolver-unreachable", 0.97),
+        (("SERVFAIL",), "unlisted-dns", 0.6),
+        ((None, "REFUSED"), "unlisted-dns", 0.6),
+    ],
+)
+def test_a_name_server_that_says_no_is_not_one_that_says_nothing(
+    rcodes: tuple[str | None, ...], id_: str, sure: float
+) -> None:
+    [finding] = judge(unresolved(*rcodes), CAUSES).findings
+    assert (finding.id, finding.match.confidence) == (id_, sure)

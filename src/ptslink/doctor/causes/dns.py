@@ -19,6 +19,11 @@ def _failed(case: Case, errnos: tuple[str, ...]) -> Evidence | None:
     return None
 
 
+def _servers(case: Case, vantage: str) -> list[Evidence]:
+    """What each name server of the place said of the name, where they were asked one by one."""
+    return list(case.all("dns.server", vantage))
+
+
 def _name_typo(case: Case) -> Match | None:
     piece = _failed(case, _NO_SUCH_NAME)
     if piece is None:
@@ -40,6 +45,11 @@ def _name_typo(case: Case) -> Match | None:
         lines(
             f"{piece.vantage}: the resolver says that {host} does not exist "
             f"({piece.facts.get('errno')}), after {piece.ms:.0f} ms: it was reached and answered",
+            *(
+                f"{piece.vantage}: {one.seen}"
+                for one in _servers(case, piece.vantage)
+                if one.facts.get("rcode") == "NXDOMAIN"
+            ),
         ),
         ruled_out=("dns-resolver-unreachable", "fw-upstream-drop"),
     )
@@ -50,14 +60,19 @@ def _resolver_unreachable(case: Case) -> Match | None:
     if piece is None:
         return None
     slow = piece.ms >= 1000
+    told = _servers(case, piece.vantage)
+    if any(one.facts.get("rcode") in ("SERVFAIL", "REFUSED", "NXDOMAIN") for one in told):
+        return None  # it is reached, and says that it cannot or will not
+    silent = bool(told) and all(one.facts.get("errno") for one in told)
     return Match(
-        0.93 if slow else 0.8,
+        0.97 if silent else 0.93 if slow else 0.8,
         lines(
             f"{piece.vantage}: resolving {piece.facts.get('host')} gave "
             f"{piece.facts.get('errno')} after {piece.ms / 1000:.2f} s",
             "no resolver answered in that time; a name that does not exist is answered at once"
             if slow
             else "the resolver could not give an answer (no server reached, or it failed)",
+            *(f"{piece.vantage}: {one.seen}" for one in told),
         ),
         ruled_out=("dns-name-typo",),
     )

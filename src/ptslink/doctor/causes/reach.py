@@ -33,9 +33,24 @@ class Connect:
     errno: str | None
     ms: float
     vantage: str
+    #: The ICMP error that refused it, ``type/code``, and who sent that; "" if none was heard.
+    icmp: str = ""
+    refuser: str = ""
+
+    @property
+    def on_the_way(self) -> bool:
+        """Whether a machine before the address dialled refused it."""
+        return bool(self.refuser) and self.refuser != self.address
+
+    @property
+    def prohibited(self) -> bool:
+        """Whether the refusal is a firewall's in so many words (RFC 1812 5.2.7.1, RFC 4443 3.1)."""
+        return self.icmp in ("1/1", "1/5", "1/6") if ":" in self.address else self.icmp in (
+            "3/9", "3/10", "3/13")  # fmt: skip
 
     def __str__(self) -> str:
         how = self.errno or "connected"
+        how += f" (ICMP {self.icmp} from {self.refuser})" if self.refuser else ""
         return f"from {self.vantage}: {self.address} port {self.port} {how} after {self.ms:.0f} ms"
 
 
@@ -249,7 +264,12 @@ def _connect(piece: Evidence) -> Connect:
     if errno is None and piece.status is Status.FAILED:
         errno = "unknown"
     family = str(facts.get("family") or ("ipv6" if ":" in address else "ipv4"))
-    return Connect(address, family, int(facts["port"]), errno, piece.ms, piece.vantage)
+    icmp = facts.get("icmp") or {}
+    told = f"{icmp['type']}/{icmp['code']}" if icmp else ""
+    return Connect(
+        address, family, int(facts["port"]), errno, piece.ms, piece.vantage,
+        told, str(icmp.get("from") or ""),
+    )  # fmt: skip
 
 
 def _column(watch: Mapping[str, Any] | None, name: str, port: int) -> dict[str, int]:

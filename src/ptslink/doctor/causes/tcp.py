@@ -301,7 +301,7 @@ def _firewalld(case: Case) -> Match | None:
         if "prohibited" not in str(found[1]["answer"]):
             return None
         return Match(0.85, _rule_lines(reach, None, found[1]), fix=_allow(found[1]))
-    if failed.ms > AT_ONCE_MS:
+    if failed.ms > AT_ONCE_MS or failed.on_the_way:
         return None
     facts = reach.firewall(failed.port, failed.family)
     errors = reach.icmp_errors()
@@ -310,7 +310,7 @@ def _firewalld(case: Case) -> Match | None:
         return None
     said = [f"server: sent ICMP {codes} to {peer}" for peer, codes in errors.items()]
     return Match(
-        0.97 if rejects else 0.7,
+        0.97 if rejects else 0.9 if failed.prohibited else 0.7,
         (
             *(_rule_lines(reach, failed, facts) if rejects and facts else (str(failed),)),
             "this error at once is an ICMP message 'prohibited' of a firewall; an unanswered ARP "
@@ -538,6 +538,25 @@ def _egress(case: Case) -> Match | None:
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
     if failed is None:
         return None
+    gateway = next(
+        (
+            route.facts.get("gateway")
+            for route in case.all("route.to", failed.vantage)
+            if route.facts.get("address") == failed.address
+        ),
+        None,
+    )
+    if failed.prohibited and failed.refuser == gateway:
+        return Match(
+            0.93,
+            lines(
+                str(failed),
+                f"{failed.vantage}: {gateway} is this network's own gateway; the message says "
+                "that its firewall prohibits it",
+            ),
+            ruled_out=("fw-firewalld-reject", "fw-reject-other", "fw-upstream-drop",
+                       "l3-device-wrong-gateway", "l3-wrong-server-ip"),
+        )  # fmt: skip
     others = _open_elsewhere(reach, failed)
     if reach.connects_elsewhere and (others or reach.nothing_arrived):
         if reach.server_seen and not reach.nothing_arrived and reach.watch is not None:
