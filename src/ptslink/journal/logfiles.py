@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,26 +32,24 @@ _NAME: Final = re.compile(r"([A-Za-z][A-Za-z0-9]{0,63})_(\d{4}-\d\d-\d\d)\.log")
 
 @dataclass(slots=True)
 class Line:
-    """One event for the logs.
+    """One event for the logs; on standard output it is a JSON line.
 
     Attributes:
         at: milliseconds since 1970 UTC.
         files: types of the files it goes to, such as ``("Connection", "ShortConnection")``.
         message: the sentence people search for.
         facts: further facts, a JSON object as text.
-        out: whether it also goes to standard output as a JSON line.
     """
 
     at: int
     files: tuple[str, ...]
     message: str
     facts: str = "{}"
-    out: bool = True
 
 
 @dataclass(slots=True)
 class PacketLine:
-    """One received packet for the log of its Type; a line is made of it when it is written.
+    """One received packet for the log of its Type; it does not go to standard output.
 
     Attributes:
         at: milliseconds since 1970 UTC.
@@ -67,19 +65,22 @@ class PacketLine:
     size: int
     data: bytes | None
 
-    def line(self) -> Line:
-        """The line, in the file of the Type if a file can be named after it."""
+    @property
+    def file(self) -> str:
+        """The type of the file it goes to: its own, if a file can be named after it."""
+        return self.type if self.type.isalnum() and self.type.isascii() else "Other"
+
+    def text(self, moment: str) -> str:
+        """The line, given the text of its time."""
+        number = self.id.isdigit()
         id_ = self.id.decode("utf-8", "replace")
-        quoted = f'"{id_}"' if id_.isdigit() else to_json(id_)
+        quoted = f'"{id_}"' if number else to_json(id_)
         data = (
             "" if self.data is None else f',"data":{to_json(self.data.decode("utf-8", "replace"))}'
         )
-        return Line(
-            self.at,
-            (self.type if self.type.isalnum() and self.type.isascii() else "Other",),
-            f"PTS Controller {self.controller} {self.type}",
-            f'{{"id":{quoted},"bytes":{self.size}{data}}}',
-            out=False,
+        return (
+            f"{moment} PTS Controller {self.controller} {self.type} "
+            f'{{"id":{quoted},"bytes":{self.size}{data}}}\n'
         )
 
 
@@ -105,15 +106,10 @@ def parse_name(name: str) -> tuple[str, str] | None:
     return (matched[1], matched[2]) if matched else None
 
 
+@lru_cache(maxsize=1024)  # thousands of lines fall into one second
 def moment(at: int) -> str:
     """A time in milliseconds as ISO 8601 with a Z."""
-    return f"{_to_second(at // 1000)}.{at % 1000:03d}Z"
-
-
-@lru_cache(maxsize=16)
-def _to_second(seconds: int) -> str:
-    # Thousands of lines fall into one second.
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    return f"{datetime.fromtimestamp(at // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
 
 
 class LogFiles:
@@ -172,19 +168,21 @@ class LogFiles:
                 self._retain()
 
     def _write(self, lines: Iterable[Line | PacketLine]) -> None:
-        texts: dict[tuple[str, str], list[str]] = {}
+        texts: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         stream: list[str] = []
-        for item in lines:
-            line = item.line() if isinstance(item, PacketLine) else item
+        for line in lines:
             at = moment(line.at)
+            if isinstance(line, PacketLine):
+                texts[line.file, at[:10]].append(line.text(at))
+                continue
             facts = line.facts
-            if line.out and self._out is not None:
+            if self._out is not None:
                 rest = "}" if facts == "{}" else f",{facts[1:]}"
                 stream.append(f'{{"time":"{at}","message":{to_json(line.message)}{rest}')
             if self._directory is not None:
                 text = f"{at} {line.message} {facts}\n"
                 for type_ in line.files:
-                    texts.setdefault((type_, at[:10]), []).append(text)
+                    texts[type_, at[:10]].append(text)
         if stream and self._out is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._out.write(("\n".join(stream) + "\n").encode("utf-8", "replace"))
