@@ -163,6 +163,16 @@ def on_disk(
     return seen("tls.disk", **{**served(issuer=issuers[0]).facts, **facts})
 
 
+def shown(named: str, nameless: str) -> list[Evidence]:
+    """The certificates shown to who names the server and to who does not, and the first of them."""
+    offers = (("tls1.2", named), ("no-sni", nameless))
+    return [served()] + [
+        seen("tls.offer", port=443, name="pts.example.test", variant=variant, ok=True,
+             variation=True, fingerprint=fingerprint)
+        for variant, fingerprint in offers
+    ]  # fmt: skip
+
+
 def alert(number: int, client: str = "198.51.100.20", at: float = NOW) -> dict[str, Any]:
     return event("tls-alert", at, f"SSL alert number {number}", alert=number, port=443,
                  client=client, request=None)  # fmt: skip
@@ -670,6 +680,9 @@ HARD: list[tuple[str, str, list[Evidence]]] = [
         "tls-root-rotated",
         [*nginx(events=[alert(48)]), on_disk(["CN = R3"], before=["CN = pts"]), HURT],
     ),
+    # The same alert 48: is who names no server shown another's certificate?
+    ("tls-sni-missing", "tls-untrusted-ca", [*nginx(events=[alert(48)]), *shown("AA", "BB"), HURT]),
+    ("tls-untrusted-ca", "tls-sni-missing", [*nginx(events=[alert(48)]), *shown("AA", "AA"), HURT]),
     # The same alert 42: is the certificate of the name that is dialled?
     (
         "tls-device-clock",
