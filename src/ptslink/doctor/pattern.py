@@ -610,8 +610,11 @@ def _drop_seen(case: Case, drop: Drop) -> Evidence:
 def _of_controller(trouble: Trouble) -> bool:
     """Whether it is told of in the logs, and of a controller rather than of somebody scanning."""
     first = trouble.first
-    return first.source in ("nginx", "service", "capture") and bool(
-        first.controller or first.upgrade
+    own = (first.controller or "").startswith(PROBE_ID_PREFIX)
+    return (
+        first.source in ("nginx", "service", "capture")
+        and bool(first.controller or first.upgrade)
+        and not own
     )
 
 
