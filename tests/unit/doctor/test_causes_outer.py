@@ -293,3 +293,17 @@ def test_a_name_server_that_says_no_is_not_one_that_says_nothing(
 ) -> None:
     [finding] = judge(unresolved(*rcodes), CAUSES).findings
     assert (finding.id, finding.match.confidence) == (id_, sure)
+
+
+def test_a_watch_that_began_late_is_no_proof_that_nothing_arrived() -> None:
+    probe = "0" * 16 + "AABBCCDD"
+    evidence = [
+        connect(),
+        piece("http.upgrade", "site", status=101, controller_id=probe, port=80),
+        piece("net.watch", ports=[80], seconds=2.0, syn_in={}, syn_ack_out={}, rst_out={},
+              rst_in={}, icmp_out={}),
+    ]  # fmt: skip
+    url = "ws://10.77.1.10/ptsWebSocket"
+    assert named(Case(url, evidence))[:1] == ["nat-forward-wrong-host"]
+    arrived = records(attempts=[attempt(probe, NOW)])
+    assert named(Case(url, [*evidence, arrived])) == []

@@ -230,8 +230,18 @@ class Reach:
 
     @property
     def nothing_arrived(self) -> bool:
-        """The server watched while the link was tried, and no attempt reached its card."""
-        return self.watch is not None and self.port is not None and not self.syns(self.port)
+        """The server watched while the link was tried, and no attempt reached its card.
+
+        A watch may begin late: a request of the probe in the server's logs did arrive.
+        """
+        if self.watch is None or self.port is None or self.syns(self.port):
+            return False
+        probes = {p.facts.get("controller_id") for p in self.case.all("http.upgrade")} - {None}
+        traces = [
+            *(self.case.fact("nginx.access", "lines") or ()),
+            *(self.case.fact("service.records", "attempts") or ()),
+        ]
+        return not any(one.get("controller") in probes for one in traces)
 
     def unit(self, name: str) -> Mapping[str, Json] | None:
         for piece in self.case.all("host.unit"):
