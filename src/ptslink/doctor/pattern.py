@@ -82,6 +82,10 @@ class Link:
     firmware: str = ""
     #: nginx's number of the client's connection, where its log has it.
     serial: int | None = None
+    #: What nginx passed to the controller, bytes, the answer's head included.
+    passed: int | None = None
+    #: The extensions that the answer agreed to, where nginx's log has them.
+    extensions: str = ""
 
     @property
     def began(self) -> float:
@@ -326,6 +330,8 @@ def _of_line(line: Mapping[str, Json]) -> Link:
         path=str(line.get("path") or ""),
         firmware=str(line.get("firmware") or ""),
         serial=line.get("serial"),
+        passed=None if line.get("bytes_sent") is None else int(line["bytes_sent"]),
+        extensions=str(line.get("extensions") or ""),
     )
 
 

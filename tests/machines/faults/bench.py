@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[3]
 LAB = ROOT / "scripts" / "lab"
 #: Where the doctor under test lies on the machine; the installed release lends its Python.
 CARRIED = "/run/doctor"
+#: What some rows run on the machine.
+TOOLS = ("guide.py", "bugs.py", "asgi.py")
 REMOTE_PYTHON = "/opt/ptslink/current/bin/python"
 #: The longest any single line may take, seconds.
 LINE_SECONDS = 90.0
@@ -81,12 +83,10 @@ class Bench:
         )
 
     def carry(self) -> None:
-        """Put the doctor of this checkout on the machine, beside the installed release."""
-        pack = subprocess.run(
-            ["tar", "-C", str(ROOT / "src"), "-c", "--exclude=__pycache__", "ptslink"],
-            capture_output=True,
-            check=True,
-        )
+        """Put the doctor of this checkout, and the tools, beside the installed release."""
+        words = ["tar", "-c", "--exclude=__pycache__", "-C", str(ROOT / "src"), "ptslink"]
+        words += ["-C", str(Path(__file__).parent), *TOOLS]
+        pack = subprocess.run(words, capture_output=True, check=True)
         line = f"rm -rf {CARRIED}; mkdir -p {CARRIED} && tar -C {CARRIED} -x"
         subprocess.run(
             self._command(Step("server", line)), input=pack.stdout, check=True, timeout=60

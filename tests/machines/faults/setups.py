@@ -9,6 +9,9 @@ from machines.faults.fault import Step, server
 _APT = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install"
 
 SETUPS: Mapping[str, tuple[Step, ...]] = {
+    "uvicorn": (
+        server(f"command -v uvicorn >/dev/null || {_APT} uvicorn python3-websockets >/dev/null"),
+    ),
     "fail2ban": (
         server(f"command -v fail2ban-client >/dev/null || {_APT} fail2ban >/dev/null 2>&1 || true"),
         server(

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt, attempts
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
@@ -21,10 +21,13 @@ from ptslink.doctor.causes.failing import (
     PROVISION_NGINX,
     PROVISION_SERVER,
     RETRY_AFTERMATH,
+    ends_told,
     failing,
     limited,
+    logged,
     match,
     service_config,
+    unrecorded,
     where,
 )
 from ptslink.doctor.evidence import Case, Json
@@ -40,15 +43,6 @@ from ptslink.doctor.pattern import (
 
 #: So many replacements within a minute are a quarrel, not a reconnection.
 QUARREL = 3
-
-
-def _log(case: Case, *kinds: str) -> list[Mapping[str, Json]]:
-    return [
-        event
-        for piece in case.all("service.log")
-        for event in piece.facts["events"]
-        if event["kind"] in kinds
-    ]
 
 
 def _events(case: Case, *codes: str) -> list[Mapping[str, Json]]:
@@ -106,6 +100,7 @@ def _ghost_blocks(case: Case) -> Match | None:
         case,
         lambda a: (
             a.code == "already-connected"
+            or (a.status == 409 and a.by == "backend")
             or any(word in f"{a.reason} {a.body}".lower() for word in _ALREADY)
         ),
     )
@@ -128,9 +123,13 @@ def _ghost_blocks(case: Case) -> Match | None:
         ),
         None,
     )
+    closed = ends_told(case, "already-connected")
+    hits = hits or (closed[0] if closed else [])
     if seen is None and not hits and told is None:
         return None
     lines = [hits[-1].shown()] if hits else [told.seen] if told is not None else []
+    said_so = logged(case, "already-connected")
+    lines += [f"The log: {said_so[-1]['text'][:160]}"] if said_so else []
     peers = {link.peer for link in hits} | ({seen.client} if seen else set())
     stuck = [
         entry
@@ -142,7 +141,10 @@ def _ghost_blocks(case: Case) -> Match | None:
         lines.append(f"The old socket of {stuck[0]['peer']} is {stuck[0].get('state')} with "
                      f"{stuck[0]['send_q']} bytes unacknowledged.")  # fmt: skip
     lines.append("A newcomer is refused while the old, dead link still counts.")
-    return match(seen, 0.94, *lines, ruled_out=("app-dup-id-replaced", "app-rate-lockout"))
+    # A 409 alone is what most servers say of a second link, not all.
+    words = hits or told is not None or said_so or (seen is not None and (seen.code or seen.body))
+    sure = 0.94 if words else 0.8
+    return match(seen, sure, *lines, ruled_out=("app-dup-id-replaced", "app-rate-lockout"))
 
 
 def _late_cleanup(case: Case) -> Match | None:
@@ -152,15 +154,10 @@ def _late_cleanup(case: Case) -> Match | None:
         return None
     now = live.facts.get("now") or 0.0
     known = {str(session.get("id")) for session in live.facts["controllers"]}
-    ended = [(link.controller, link.began) for link in links(case)]
     for piece in case.all("service.records"):
-        for record in piece.facts.get("attempts", []):
-            controller = record.get("controller")
-            if record.get("status") != 101 or not controller or controller in known:
-                continue
-            if controller.startswith(PROBE_ID_PREFIX) or now - record["at"] < 3.0:
-                continue
-            if any(c == controller and abs(began - record["at"]) <= 2.0 for c, began in ended):
+        for record in _unended(case, piece.facts.get("attempts", [])):
+            controller = str(record["controller"])
+            if controller in known or now - record["at"] < 3.0:
                 continue
             if not _established(case, str(record.get("peer"))):
                 continue
@@ -169,6 +166,22 @@ def _late_cleanup(case: Case) -> Match | None:
                      "its socket is established, and the registry does not list it.")  # fmt: skip
             return Match(0.9, lines, ("app-dup-id-replaced",))
     return None
+
+
+def _unended(case: Case, records: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
+    """Accepted attempts of controllers whose links' ends are not on record, oldest first."""
+    accepted = [
+        record
+        for record in records
+        if record.get("status") == 101 and record.get("controller")
+        and not str(record["controller"]).startswith(PROBE_ID_PREFIX)
+    ]  # fmt: skip
+    for link in links(case):
+        own = [r for r in accepted if r["controller"] == link.controller]
+        began = min(own, key=lambda r: abs(r["at"] - link.began), default=None)
+        if began is not None and abs(began["at"] - link.began) <= 2.0:
+            accepted.remove(began)
+    return accepted
 
 
 def _established(case: Case, peer: str) -> bool:
@@ -191,7 +204,9 @@ def _rate_lockout(case: Case) -> Match | None:
         seen, alone = found
         limits = service_config(case, "limits")
         lines = [seen.reason] if seen.reason else []
-        if limits:
+        said_so = [] if seen.code else logged(case, "rate-limited")
+        lines += [f"The log: {said_so[-1]['text'][:160]}"] if said_so else []
+        if limits and seen.code:
             lines.append(f"limits.failures_per_minute is {limits.get('failures_per_minute')}, "
                          "connections_per_address "
                          f"{limits.get('connections_per_address')}.")  # fmt: skip
@@ -203,17 +218,28 @@ def _rate_lockout(case: Case) -> Match | None:
     hits = ending(case, lambda link: bool(link.close_sent and link.close_sent[0] == 1013))
     if hits:
         return Match(0.93, (hits[-1].shown(),), ("px-limit-req",))
-    return None
+    told = ends_told(case, "rate-limited")
+    if told is None:
+        return None
+    shown = (told[0][-1].shown(), f"The log: {told[1]['text'][:160]}")
+    return Match(0.93, shown, ("px-limit-req",))
 
 
 def _handler_exception(case: Case) -> Match | None:
-    log = _log(case, "handler-failed", "traceback")
+    log = logged(case, "handler-failed", "traceback")
     hits = ending(
         case,
         lambda link: bool(
             link.close_sent and link.close_sent[0] == 1011 and "ping" not in link.close_sent[1]
         ),
     )
+    if not hits and _dependency(case) is None:
+        ended = ends_told(case, "handler-failed")
+        seen = failing(case, lambda a: a.status == 500 and a.by == "backend")
+        if ended is not None or (seen is not None and log):
+            lines = [ended[0][-1].shown()] if ended is not None else []
+            lines.append(f"The log: {(ended[1] if ended is not None else log[-1])['text'][:160]}")
+            return match(seen, 0.93, *lines, ruled_out=("app-no-confirmation",))
     if not hits:
         told = [p for p in case.all("ws.close") if p.facts.get("code") == 1011
                 and "ping" not in str(p.facts.get("reason") or "")]  # fmt: skip
@@ -248,7 +274,17 @@ def _queued(case: Case) -> int:
     )  # fmt: skip
 
 
+def _nobody_runs(case: Case) -> bool:
+    """Whether systemd alone holds the port: what waits there waits for a start."""
+    port = service_config(case, "listen").get("port", 3000)
+    listeners = case.fact("net.listeners", "listeners") or []
+    held = {entry.get("process") for entry in listeners if entry["port"] == port}
+    return held == {"systemd"}
+
+
 def _loop_blocked(case: Case) -> Match | None:
+    if _nobody_runs(case):
+        return None
     stuck, queued = _backlogged(case), _queued(case)
     hang = failing(case, lambda a: a.event("header-timeout") is not None)
     mute = [
@@ -265,9 +301,9 @@ def _loop_blocked(case: Case) -> Match | None:
         and configured.proxy_read
         and configured.ping_interval < configured.proxy_read
     ]
-    logged = _log(case, "loop-blocked")
+    told = logged(case, "loop-blocked")
     by_sockets = bool(stuck and (hang or mute or unpinged))
-    if not (by_sockets or logged or (unpinged and hang)):
+    if not (by_sockets or told or (unpinged and hang)):
         return None
     lines = []
     if stuck:
@@ -279,7 +315,7 @@ def _loop_blocked(case: Case) -> Match | None:
                      "though the "
                      f"service should ping every {configured.ping_interval:g} s.")  # fmt: skip
     lines += [f"Asked directly, the service does not answer: {mute[0].seen}"] if mute else []
-    lines += [f"The log: {logged[-1]['text'][:160]}"] if logged else []
+    lines += [f"The log: {told[-1]['text'][:160]}"] if told else []
     out = ("px-read-timeout-60", "px-upstream-timeout", "ws-ping-unanswered")
     return match(hang, 0.95, *lines, ruled_out=out)
 
@@ -298,11 +334,8 @@ def _first_message(case: Case) -> Match | None:
 
 
 def _is_json_pts(text: str) -> bool:
-    try:
-        message = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(message, dict) and message.get("Protocol") == "jsonPTS"
+    """Whether a message, of which only the beginning may be there, is jsonPTS."""
+    return re.match(r'\s*\{.*"Protocol"\s*:\s*"jsonPTS"', text, re.DOTALL) is not None
 
 
 def _no_confirmation(case: Case) -> Match | None:
@@ -318,15 +351,42 @@ def _no_confirmation(case: Case) -> Match | None:
         if piece.facts.get("confirmed") is False:
             return Match(0.9, (piece.seen,), ("app-dependency-down",))
     if not hits:
-        return None
+        return _mute(case)
     periods = [b.at - a.at for a, b in itertools.pairwise(hits)]
     lines = [hits[-1].shown(), f"{hits[-1].messages_in} messages came, none was answered."]
     lines += [f"It comes back every {periods[-1]:.1f} s with the same."] if periods else []
     return Match(0.9, tuple(lines), ("app-handler-exception",))
 
 
+#: The head of an answer is shorter than this, a message of a controller's with its head longer.
+_HEAD_BYTES = 400
+_MESSAGE_BYTES = 1000
+
+
+def _mute(case: Case) -> Match | None:
+    """Links that nginx alone saw end, while open ones take messages and answer nothing."""
+    port = service_config(case, "listen").get("port", 3000)
+    open_now = [
+        entry
+        for piece in case.all("net.sockets")
+        for entry in piece.facts.get("sockets", [])
+        if entry.get("local_port") == port and entry.get("state") in ("ESTAB", "ESTABLISHED")
+        and (entry.get("bytes_received") or 0) >= _MESSAGE_BYTES and not entry.get("recv_q")
+    ]  # fmt: skip
+    silent = [one for one in open_now if (one.get("bytes_sent") or 0) <= _HEAD_BYTES]
+    hits = unrecorded(case, lambda link: link.passed is None or link.passed <= _HEAD_BYTES)
+    if not silent or len(silent) < len(open_now) or not hits:
+        return None
+    most = max(silent, key=lambda one: int(one["bytes_received"]))
+    lines = [hits[-1].shown(),
+             f"{len(silent)} open links brought messages (up to {most['bytes_received']} bytes); "
+             "the server has read them and said nothing but 101 "
+             f"({most.get('bytes_sent') or 0} bytes)."]  # fmt: skip
+    return Match(0.9, tuple(lines), ("app-handler-exception",))
+
+
 def _no_ws_library(case: Case) -> Match | None:
-    log = _log(case, "no-websocket-library")
+    log = logged(case, "no-websocket-library")
     if not log:
         return None
     seen = failing(case, lambda a: a.status in (404, 400, 426) and a.by != "nginx")
@@ -339,9 +399,7 @@ def _wrong_worker(case: Case) -> Match | None:
     for piece in case.all("net.listeners"):
         for entry in piece.facts.get("listeners", []):
             if entry["port"] == port and entry.get("process") not in ("nginx", "systemd", None):
-                pids |= set(entry.get("pids") or []) | (
-                    {entry["pid"]} if entry.get("pid") else set()
-                )
+                pids |= set(entry.get("workers") or [entry["pid"]])
     if len(pids) < 2:
         return None
     line = f"Port {port} is served by {len(pids)} processes ({', '.join(map(str, sorted(pids)))})."
@@ -369,7 +427,7 @@ def _ip_trust_lines(case: Case) -> list[str] | None:
         for piece in case.all("nginx.access")
         for line in piece.facts["lines"]
         if line.get("controller") and not _loopback(line.get("client"))
-    }
+    } | _on_nginx(case)
     behind: list[Mapping[str, Json]] = [
         record
         for piece in case.all("service.records")
@@ -392,6 +450,19 @@ def _ip_trust_lines(case: Case) -> list[str] | None:
         return [f"Every caller seems to be {peer}, a proxy that says X-Real-IP {real}.",
                 "listen.trusted_proxies does not name it."]  # fmt: skip
     return None
+
+
+def _on_nginx(case: Case) -> set[str]:
+    """Callers from outside who are connected to nginx where it passes the link on."""
+    place = link_location(case)
+    ports = {entry["port"] for entry in place[0]["listen"]} if place else set()
+    return {
+        str(entry["peer"])
+        for piece in case.all("net.sockets")
+        for entry in piece.facts.get("sockets", [])
+        if entry.get("local_port") in ports and not _loopback(entry.get("peer"))
+        and entry.get("state") in ("ESTAB", "ESTABLISHED")
+    }  # fmt: skip
 
 
 def _headers(record: Mapping[str, Json]) -> dict[str, str]:
@@ -475,12 +546,14 @@ def _dependency(case: Case) -> Match | None:
         lines.append(
             f"The service's record: {failed[-1].get('message') or failed[-1].get('reason')}"
         )
-    log = _log(case, "dependency")
+    log = logged(case, "dependency")
+    ended = ends_told(case, "dependency")
     seen = failing(case, lambda a: a.status == 500 and a.by != "nginx")
     hit = ending(case, lambda link: bool(link.close_sent and link.close_sent[0] == 1011
                                          and "ping" not in link.close_sent[1]))  # fmt: skip
-    if not lines and not (log and (seen or hit)):
+    if not lines and not (log and (seen or hit or ended)):
         return None
+    lines += [ended[0][-1].shown()] if ended else []
     lines += [f"The log: {log[-1]['text'][:160]}"] if log else []
     return match(
         seen,

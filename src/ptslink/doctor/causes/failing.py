@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ptslink.doctor.attempts import Attempt, Trouble, attempts, troubles
+from ptslink.doctor.attempts import SAME_SECONDS, Attempt, Trouble, attempts, troubles
 from ptslink.doctor.cause import Fix, Match
 from ptslink.doctor.evidence import Case, Json
-from ptslink.doctor.pattern import link_location
+from ptslink.doctor.pattern import Link, ending, link_location
 
 #: What a controller that retries each second trips over once anything has failed.
 RETRY_AFTERMATH = (
@@ -69,6 +69,30 @@ def service_config(case: Case, table: str) -> Mapping[str, Json]:
     """A table of the service's configuration, or {}."""
     found: Mapping[str, Json] = (case.fact("service.config", "config") or {}).get(table, {})
     return found
+
+
+def logged(case: Case, *kinds: str) -> list[Mapping[str, Json]]:
+    """Lines of those kinds in the log of whatever serves the link, oldest first."""
+    return [
+        event
+        for piece in case.all("service.log")
+        for event in piece.facts["events"]
+        if event["kind"] in kinds
+    ]
+
+
+def unrecorded(case: Case, fits: Callable[[Link], bool] = lambda _: True) -> list[Link]:
+    """As :func:`ending`, of links that nginx alone saw: another server than ours was behind it."""
+    return ending(case, lambda link: not link.code and fits(link))
+
+
+def ends_told(case: Case, *kinds: str) -> tuple[list[Link], Mapping[str, Json]] | None:
+    """Ends of links that nginx alone saw and the log tells of in the same moment, with the line."""
+    lines = [event for event in logged(case, *kinds) if event["at"] is not None]
+    hits = unrecorded(
+        case, lambda link: any(abs(event["at"] - link.at) <= SAME_SECONDS for event in lines)
+    )
+    return (hits, lines[-1]) if hits else None
 
 
 def service_answers(case: Case) -> bool:

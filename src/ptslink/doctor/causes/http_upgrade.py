@@ -199,9 +199,12 @@ def _http10(case: Case) -> Match | None:
 
 
 def _post(case: Case) -> Match | None:
-    seen = failing(
-        case, lambda a: a.method == "POST" and a.status in (404, 405, 411, 413, 426, 400, 501)
-    )
+    def posted(a: Attempt) -> bool:
+        refused = a.status in (404, 405, 411, 413, 426, 400, 501)
+        # A server that knows nothing but upgrades ends the connection without a word.
+        return a.method == "POST" and (refused or a.event("upstream-closed") is not None)
+
+    seen = failing(case, posted)
     if seen is None:
         return None
     line = "The controller uploads over HTTP (POST) to the path of the WebSocket link."

@@ -12,7 +12,12 @@ import statistics
 from collections.abc import Callable
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
-from ptslink.doctor.causes.failing import PROVISION_SERVER, service_config
+from ptslink.doctor.causes.failing import (
+    PROVISION_SERVER,
+    ends_told,
+    service_config,
+    unrecorded,
+)
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import (
     Link,
@@ -265,7 +270,25 @@ def _deflate(case: Case) -> Match | None:
         return Match(
             0.93 if lost or not offered else 0.75, seen, ("ws-rsv1-compressed", "hs-subprotocol")
         )
-    return None
+    return _deflate_agreed(case)
+
+
+#: Who cannot read compressed messages is gone this soon after the first of them, seconds.
+_SOON = 5.0
+
+
+def _deflate_agreed(case: Case) -> Match | None:
+    """Another server than ours agreed to compress, and the controller left at its first words."""
+    if ends_told(case, "handler-failed", "dependency", "already-connected", "rate-limited"):
+        return None
+    hits = unrecorded(
+        case, lambda link: "permessage-deflate" in link.extensions and link.seconds <= _SOON
+    )
+    if len(hits) < 2:
+        return None
+    line = f"{len(hits)} links on which permessage-deflate was agreed ended within {_SOON:g} s."
+    out = ("ws-rsv1-compressed", "ws-server-frame-too-big")
+    return Match(0.9, (hits[-1].shown(), line), out)
 
 
 def _server_frame(case: Case) -> Match | None:
@@ -286,7 +309,30 @@ def _server_frame(case: Case) -> Match | None:
             line = f"{len(hits)} links were lost within 2 s of sending {kind}{much}."
             out = ("app-first-message", "ws-deflate-unsupported", "ws-device-idle-timeout")
             return Match(0.93, (line,), out)
-    return None
+    return _large_unasked(case)
+
+
+#: Confirmations and the requests of ptslink stay below; a small controller's buffer is not
+#: larger. Bytes.
+_LARGE = 2048
+
+
+def _large_unasked(case: Case) -> Match | None:
+    """Another server than ours sends much at once, and each link ends at about as much."""
+    hits = unrecorded(case, lambda link: link.seconds <= 10.0 and (link.passed or 0) >= _LARGE)
+    sizes = [link.passed or 0 for link in hits]
+    if len(hits) < 2 or max(sizes) - min(sizes) > _LARGE:
+        return None
+    told = max(
+        (size for probe in ("ws.ping", "ws.idle") for piece in case.all(probe)
+         for size in piece.facts.get("unasked_bytes") or ()), default=0,
+    )  # fmt: skip
+    lines = [hits[-1].shown(),
+             f"{len(hits)} links ended young after the server had sent about {max(sizes)} "
+             "bytes."]  # fmt: skip
+    lines += [f"Of its own accord it sends a message of {told} bytes."] if told >= _LARGE else []
+    out = ("ws-deflate-unsupported", "ws-device-idle-timeout")
+    return Match(0.93 if told >= _LARGE else 0.75, tuple(lines), out)
 
 
 _FIRMWARE = "Update the controller's firmware, and tell its maker what was seen."

@@ -8,10 +8,12 @@ The evidence and its facts (a fact is left out where it could not be read):
 ``net.route_to``  one per peer asked for: ``peer``, ``reachable``, ``interface``, ``source``,
     ``error``
 ``net.listeners``  ``listeners``: [{``address``, ``port``, ``family`` ipv4|ipv6|both, ``process``,
-    ``pid``, ``unit``, ``queue`` connections waiting to be accepted, ``backlog``}]
+    ``pid``, ``workers`` [pid] that share it but for their common parent, ``unit``, ``queue``
+    connections waiting to be accepted, ``backlog``}]
 ``net.sockets``  ``sockets`` on the link's ports, both sides of nginx: [{``state``, ``local``,
     ``local_port``, ``peer``, ``peer_port``, ``recv_q``, ``send_q``, ``timer`` on|keepalive|...|
     "", ``retrans`` (in flight), ``backoff``, ``bytes_retrans``, ``bytes_acked``,
+    ``bytes_sent``, ``bytes_received``,
     ``unacked``, ``mss``, ``pmtu``, ``last_received_ms``}]; ``syn_recv``: number half open
 ``net.counters``  ``counters``: {name: value since boot}, names as nstat spells them; ``at``:
     seconds since boot. Two pieces, from before and after an attempt, give a difference.
@@ -71,6 +73,7 @@ class Scope:
 # Readers: text in, typed facts out.
 
 _SS_USERS = re.compile(r'\("(?P<name>[^"]*)",pid=(?P<pid>\d+)')
+_SS_PID = re.compile(r",pid=(\d+),")
 _SS_CGROUP = re.compile(r"cgroup:\S*/(?P<unit>[^/\s]+\.(?:service|socket|scope))")
 
 
@@ -107,6 +110,7 @@ def read_listeners(text: str) -> list[dict[str, Any]]:
                 "family": family,
                 "process": user["name"] if user else None,
                 "pid": int(user["pid"]) if user else None,
+                "workers": list(dict.fromkeys(int(pid) for pid in _SS_PID.findall(line))),
                 "unit": unit["unit"] if unit else None,
                 "queue": int(words[1]),
                 "backlog": int(words[2]),
@@ -121,6 +125,7 @@ _SS_NUMBERS = {
     "bytes_retrans": "bytes_retrans",
     "bytes_acked": "bytes_acked",
     "bytes_received": "bytes_received",
+    "bytes_sent": "bytes_sent",
     "mss": "mss",
     "pmtu": "pmtu",
     "lastrcv": "last_received_ms",
@@ -260,8 +265,9 @@ def collect(machine: Machine, scope: Scope) -> Iterator[Evidence]:
     listeners = machine.run("ss", "-H", "-ltnpe")
     found = read_listeners(listeners.text) if listeners.ok else []
     ports = scope.ports or link_ports(found)
+    _without_parents(machine, found)
     yield _listeners(watch, listeners.why if not listeners.ok else None, found, ports)
-    yield _sockets(machine, watch, ports)
+    yield _sockets(machine, watch, ports, [one["port"] for one in found])
     yield counters(machine, watch)
     yield _rp_filter(machine, watch)
     yield from _firewall(machine, watch, ports, scope.peers, interface)
@@ -323,6 +329,15 @@ def _routes(machine: Machine, watch: Stopwatch, scope: Scope) -> Iterator[Eviden
             yield watch.piece("net.route_to", Status.FAILED, f"{peer}: {output.why}", facts)
 
 
+def _without_parents(machine: Machine, found: list[dict[str, Any]]) -> None:
+    """Take those out of ``workers`` that only began the others: systemd, a master process."""
+    for one in found:
+        if len(one["workers"]) > 1:
+            told = machine.run("ps", "-o", "ppid=", "-p", ",".join(map(str, one["workers"])))
+            parents = {int(word) for word in told.text.split() if word.isdecimal()}
+            one["workers"] = [pid for pid in one["workers"] if pid not in parents]
+
+
 def _listeners(
     watch: Stopwatch, why: str | None, found: list[dict[str, Any]], ports: Sequence[int]
 ) -> Evidence:
@@ -339,14 +354,21 @@ def _listeners(
     )
 
 
-def _sockets(machine: Machine, watch: Stopwatch, ports: Sequence[int]) -> Evidence:
+def _sockets(
+    machine: Machine, watch: Stopwatch, ports: Sequence[int], listening: Sequence[int]
+) -> Evidence:
     output = machine.run("ss", "-H", "-tanoi")
     if not output.ok:
         return watch.skipped("net.sockets", output.why)
     sockets = [
         one
         for one in read_sockets(output.text)
-        if (one["local_port"] in ports or one["peer_port"] in ports) and one["state"] != "TIME-WAIT"
+        if one["state"] not in ("TIME-WAIT", "LISTEN")
+        and (
+            not {one["local_port"], one["peer_port"]}.isdisjoint(ports)
+            # From nginx to the service: both ends are here.
+            or (one["local"] == one["peer"] and one["local_port"] in listening)
+        )
     ]
     half_open = sum(one["state"] == "SYN-RECV" for one in sockets)
     facts = {"sockets": sockets[:2000], "syn_recv": half_open, "total": len(sockets)}

@@ -20,6 +20,7 @@ _NUMBERS = (
     "upstream_connect_seconds",
     "upstream_header_seconds",
     "upstream_seconds",
+    "bytes_sent",
 )
 
 
@@ -28,7 +29,8 @@ def read_access(text: str) -> list[dict[str, Json]]:
 
     Each: ``time`` (epoch seconds, when the request *ended*), ``client``, ``request``, ``method``,
     ``path``, ``version``, ``status``, and of our format also ``port``, ``upgrade``, ``connection``,
-    ``upstream``, ``upstream_status``, ``request_seconds`` and the other times, ``host``, ``via``,
+    ``upstream``, ``upstream_status``, ``request_seconds`` and the other times, ``bytes_sent`` (the
+    answer's head included), ``extensions`` (of the answer), ``host``, ``via``,
     ``controller``, ``firmware``, ``tls``, ``cipher``, ``serial`` (int, of the connection: an
     error's ``connection``, until nginx is restarted; None in older formats). What nginx
     logs as empty or ``-`` is None.

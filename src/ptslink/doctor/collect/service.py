@@ -15,7 +15,8 @@ Evidence (vantage ``server``):
 ``service.live``  from the admin listener
     ``health`` {...} of GET /health, ``controllers`` [{...}] of GET /controllers, ``now`` float
 ``service.log``  lines of the systemd journal that name a fault
-    ``events`` [{``at``, ``kind``, ``text``, ``unit``}], kinds of :data:`LOG_KINDS`
+    ``events`` [{``at``, ``kind``, ``text``, ``unit``}], kinds of :data:`LOG_KINDS`; of our unit
+    and of whatever else listens on its port
 ``link.local``  one per hop, ``hop`` ``service`` or ``nginx``: the upgrade tried from this machine
     the facts of ``http.upgrade``, see :mod:`ptslink.doctor.attempts`
 ``controller.config``  see :mod:`ptslink.doctor.collect.controllers`
@@ -36,6 +37,7 @@ from typing import Any
 
 from ptslink.doctor.collect import controllers
 from ptslink.doctor.collect.edge import Machine, Stopwatch
+from ptslink.doctor.collect.network import read_listeners
 from ptslink.doctor.evidence import Evidence, Json, Status
 from ptslink.doctor.probe.request import PROBE_ID_PREFIX
 
@@ -53,7 +55,10 @@ LOG_KINDS: tuple[tuple[str, str], ...] = (
         "no-websocket-library",
         r"No supported WebSocket library detected|Unsupported upgrade request",
     ),
-    ("handler-failed", r"connection handler failed"),
+    (
+        "handler-failed",
+        r"connection handler failed|process_request failed|Exception in ASGI application",
+    ),
     ("opening-failed", r"opening handshake failed"),
     (
         "dependency",
@@ -63,8 +68,12 @@ LOG_KINDS: tuple[tuple[str, str], ...] = (
     ),
     ("too-many-files", r"\[Errno 24\]|out of system resource"),
     ("loop-blocked", r"Executing <.*> took [\d.]+ seconds|event loop (?:was )?blocked"),
+    ("already-connected", r"(?i)already.connected|duplicate (?:connection|session|client)"),
+    ("rate-limited", r"(?i)rate.?limit|too many (?:attempts|requests|connections)"),
     ("traceback", r"^Traceback \(most recent call last\)"),
 )
+#: The last line of a traceback that tells of nothing but a link that its peer dropped.
+_LINK_LOST = re.compile(r"ConnectionClosed(?:Error|OK)?\b|WebSocketDisconnect|ClientDisconnected")
 _LOG_KINDS = tuple((kind, re.compile(pattern, re.MULTILINE)) for kind, pattern in LOG_KINDS)
 
 
@@ -92,8 +101,11 @@ def read_records(rows: Iterable[Sequence[Any]]) -> dict[str, list[dict[str, Json
 
 
 def read_log(text: str) -> list[dict[str, Json]]:
-    """``journalctl -o json`` as the events that name a fault."""
-    events = []
+    """``journalctl -o json`` as the events that name a fault.
+
+    A handler that "failed" because its link was dropped is none.
+    """
+    events: list[dict[str, Json]] = []
     for line in text.splitlines():
         try:
             entry = json.loads(line)
@@ -101,6 +113,9 @@ def read_log(text: str) -> list[dict[str, Json]]:
             continue
         message = entry.get("MESSAGE") if isinstance(entry, dict) else None
         if not isinstance(message, str):
+            continue
+        if _LINK_LOST.search(message):
+            _drop_failure(events, entry.get("_SYSTEMD_UNIT"))
             continue
         kind = next((kind for kind, pattern in _LOG_KINDS if pattern.search(message)), None)
         if kind is None:
@@ -115,6 +130,14 @@ def read_log(text: str) -> list[dict[str, Json]]:
             }
         )
     return events
+
+
+def _drop_failure(events: list[dict[str, Json]], unit: Json) -> None:
+    """Take the last failure of a handler, and its traceback, away again."""
+    while events and events[-1]["unit"] == unit and events[-1]["kind"] == "traceback":
+        events.pop()
+    if events and events[-1]["unit"] == unit and events[-1]["kind"] == "handler-failed":
+        events.pop()
 
 
 def shown_config(config: Any) -> dict[str, Json]:
@@ -156,8 +179,9 @@ def collect(
     yield _records(watch, str(tables["journal"]["path"]), horizon)
     live = _live(watch, tables["admin"])
     yield live
-    yield _log(machine, watch, horizon)
-    yield from _local(machine, watch, tables)
+    listeners = read_listeners(machine.run("ss", "-H", "-ltnpe").text)
+    yield _log(machine, watch, horizon, int(tables["listen"]["port"]), listeners)
+    yield from _local(watch, tables, listeners)
     yield from controllers.collect(watch, tables, _connected(live), ask)
 
 
@@ -240,9 +264,22 @@ def _get(address: str, port: int, path: str) -> tuple[int, Any]:
         connection.close()
 
 
-def _log(machine: Machine, watch: Stopwatch, horizon: float) -> Evidence:
+def _log(
+    machine: Machine,
+    watch: Stopwatch,
+    horizon: float,
+    port: int = 0,
+    listeners: Sequence[Mapping[str, Any]] = (),
+) -> Evidence:
+    units = [UNIT]
+    units += [
+        str(entry["unit"])
+        for entry in listeners
+        if entry["port"] == port and str(entry["unit"]).endswith(".service")
+    ]
+    chosen = [word for unit in dict.fromkeys(units) for word in ("-u", unit)]
     done = machine.run(
-        "journalctl", "-u", UNIT, "-o", "json", "-n", "5000", "--no-pager",
+        "journalctl", *chosen, "-o", "json", "-n", "5000", "--no-pager",
         f"--since=@{int(horizon)}",
         seconds=8.0,
     )  # fmt: skip
@@ -253,12 +290,11 @@ def _log(machine: Machine, watch: Stopwatch, horizon: float) -> Evidence:
     return watch.piece("service.log", Status.OK, seen, {"events": events})
 
 
-def _local(machine: Machine, watch: Stopwatch, tables: Mapping[str, Json]) -> Iterator[Evidence]:
+def _local(
+    watch: Stopwatch, tables: Mapping[str, Json], listeners: Sequence[Mapping[str, Any]]
+) -> Iterator[Evidence]:
     """The upgrade, tried at the service itself and at nginx in front of it."""
-    from ptslink.doctor.collect.network import read_listeners
-
     listen = tables["listen"]
-    listeners = read_listeners(machine.run("ss", "-H", "-ltnpe").text)
     path = str(listen["path"])
     service = [entry for entry in listeners if entry["port"] == listen["port"]]
     if service:
@@ -324,6 +360,10 @@ def _try(
     elif upgrade.status == "failed" and result.status is None:
         facts["ended"] = "timeout" if upgrade.ms >= ADMIN_SECONDS * 900 else "fin"
         facts["seen"] = upgrade.seen
+    for step in result.steps:
+        if step.status == "failed" and result.status == 101:
+            told = ("ended", "code", "reason", "after_seconds")
+            facts |= {key: step.facts[key] for key in told if step.facts.get(key) is not None}
     seen = result.cause or "101, ping answered, closed in good order"
     status = Status.OK if result.ok else Status.FAILED
     return watch.piece("link.local", status, f"{hop} on port {port}: {seen}", facts)

@@ -167,6 +167,8 @@ class LinkProbe:
         self.messages = 0
         #: The first messages the server sent, which no probe ever asks for.
         self.unasked: list[str] = []
+        #: How long they were.
+        self.unasked_bytes: list[int] = []
         #: When the 101 came, ``time.monotonic()`` seconds.
         self.opened_at: float | None = None
 
@@ -241,8 +243,14 @@ class LinkProbe:
             return {}
         return {
             "after_seconds": round(time.monotonic() - self.opened_at, 2),
-            **({"unasked": self.unasked} if self.unasked else {}),
+            **self._told(),
         }
+
+    def _told(self) -> dict[str, Any]:
+        """What the server said of its own accord."""
+        if not self.unasked:
+            return {}
+        return {"unasked": self.unasked, "unasked_bytes": self.unasked_bytes}
 
     def _break_text(self, error: OSError) -> str:
         if isinstance(error, Ended):
@@ -491,8 +499,7 @@ class LinkProbe:
             "other_pongs": others,
             "messages": self.messages,
         }
-        if self.unasked:
-            facts["unasked"] = self.unasked
+        facts |= self._told()
         return Seen(f"{len(payload)} bytes came back in a pong{note}", facts)
 
     def _idle(self) -> Seen:
@@ -577,6 +584,7 @@ class LinkProbe:
             self.messages += 1
             if len(self.unasked) < MAX_UNASKED:
                 self.unasked.append(frame.payload[:200].decode("utf-8", "replace"))
+                self.unasked_bytes.append(len(frame.payload))
         elif frame.opcode == frames.CLOSE:
             code, reason = frames.read_close(frame.payload)
             text = f"the server closed with {code} {reason}".rstrip()
