@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machines.faults.bench import WASH
 from machines.faults.fault import Fault, NotInjected, Step, controller, server
 
 _DROP_IN = "/run/systemd/system/ptslink.service.d"
@@ -108,6 +109,7 @@ FAULTS = (
         ),
         (
             server("cat /run/doctor/history.log > /var/log/apt/history.log"),
+            WASH,
         ),
         vantages=("server",),
         settle=2.0,

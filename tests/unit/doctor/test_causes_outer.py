@@ -307,3 +307,9 @@ def test_a_watch_that_began_late_is_no_proof_that_nothing_arrived() -> None:
     assert named(Case(url, evidence))[:1] == ["nat-forward-wrong-host"]
     arrived = records(attempts=[attempt(probe, NOW)])
     assert named(Case(url, [*evidence, arrived])) == []
+
+
+@pytest.mark.parametrize(("at_bytes", "found"), [(0, False), (4096, True)])
+def test_large_packets_are_lost_only_where_the_link_was_made(at_bytes: int, found: bool) -> None:
+    silent = piece("ws.large", "site", Status.FAILED, at_bytes=at_bytes, errno="ETIMEDOUT")
+    assert ("l3-mtu-blackhole" in named(changed(silent))) is found

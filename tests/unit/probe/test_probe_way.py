@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +40,7 @@ class Refused:
         return b"", [(0, 11, self.kept)], 0, None
 
     def settimeout(self, _: float) -> None: ...
+    def setblocking(self, _: bool) -> None: ...
     def setsockopt(self, *_: object) -> None: ...
     def close(self) -> None: ...
 
@@ -72,6 +74,15 @@ def test_who_refused_is_told_apart_from_a_reset(
     with pytest.raises(ConnectFailed) as failed:
         connect(TARGET, 1.0)
     assert refusal(failed.value) == told
+
+
+def test_who_refused_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sock:
+        sock.settimeout(5.0)
+        sock.connect(server.getsockname())
+        began = time.monotonic()
+        assert stream._icmp(sock) is None
+        assert time.monotonic() - began < 2.0
 
 
 def routed(way: list[str | None], last: OSError | None) -> Any:

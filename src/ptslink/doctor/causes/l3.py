@@ -286,7 +286,8 @@ def _big_lost(case: Case) -> Evidence | None:
             silent = piece.facts.get("errno") == "ETIMEDOUT" or piece.facts.get("ended") == (
                 "timeout"
             )
-            if piece.status is Status.FAILED and silent:
+            # What did not even connect lost small packets.
+            if piece.status is Status.FAILED and silent and piece.facts.get("at_bytes") != 0:
                 return piece
     return None
 

@@ -237,6 +237,7 @@ def connect(address: Address, timeout: float, ttl: int | None = None) -> Stream:
 
 def _icmp(sock: socket.socket) -> dict[str, Any] | None:
     """The ICMP error the kernel keeps for *sock* (ip(7), IP_RECVERR), or None."""
+    sock.setblocking(False)  # else Python waits for the socket where nothing was sent
     try:
         _, ancillary, _, _ = sock.recvmsg(0, 512, _MSG_ERRQUEUE | socket.MSG_DONTWAIT)
     except (OSError, AttributeError):

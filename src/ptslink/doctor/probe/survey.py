@@ -175,7 +175,7 @@ def _around(
         large = _large(door)
         yield large
         slow = result.step("connect").ms >= SLOW_CONNECT_MS
-        if slow or large.facts.get("ended") == "timeout":
+        if slow or large.facts.get("ended") == "timeout" or large.facts.get("errno"):
             # Lost packets and lost big packets look alike until small ones are counted.
             yield _again(door, 8)
     else:
