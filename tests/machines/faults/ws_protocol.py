@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from machines.faults.bench import WASH
-from machines.faults.fault import Fault, NotInjected, Step, host, server
+from machines.faults.fault import Fault, Step, host, server
 from machines.faults.http_upgrade import UNDO_CONFIG, station
 
 _TOML = "/etc/ptslink/ptslink.toml"
@@ -45,5 +45,3 @@ FAULTS = (
     row("ws-device-idle-timeout=3", SILENT, wait=17,
         more="--status-period 3600 --ping-period 3600"),
 )  # fmt: skip
-
-NOT_INJECTED = (NotInjected("ws-deflate-unsupported", "ptslink never agrees to compression"),)

@@ -185,6 +185,28 @@ def offer12() -> Evidence:
 HURT = seen("tls.handshake", "control", Status.FAILED)
 GOOD_TLS = proxied(30.0, at=NOW - 60, tls="TLSv1.2", client="203.0.113.9", controller="CAFE01")
 
+
+def log(*lines: tuple[str, str], at: float = NOW) -> Evidence:
+    """What whatever serves the link wrote to its journal: (kind, text) each."""
+    events = [{"at": at, "kind": kind, "text": text, "unit": "guide.service"}
+              for kind, text in lines]  # fmt: skip
+    return seen("service.log", events=events)
+
+
+def young(seconds: float = 0.2, **line: Any) -> list[dict[str, Any]]:
+    """Links through nginx to a server that is not ours, which keeps no records."""
+    return [proxied(seconds, at=NOW - n * (1 + seconds), **line) for n in (2, 1, 0)]
+
+
+def waiting(sent: int, received: int = 9000, **more: Any) -> Evidence:
+    """The service's end of an open link, and how much went either way."""
+    return sockets(bytes_sent=sent, bytes_received=received, last_received_ms=400, **more)
+
+
+FAILED = ("handler-failed", "ERROR:websockets.server:connection handler failed")
+NO_DATABASE = ("dependency", "ConnectionRefusedError: Connect call failed ('127.0.0.1', 5432)")
+DEFLATE = "permessage-deflate; server_max_window_bits=12"
+
 NAMED: list[tuple[str, list[Evidence]]] = [
     # http-upgrade
     ("hs-wrong-path", refused("wrong-path", 404, path="/ptswebsokcet", reason="not served")),
@@ -198,6 +220,27 @@ NAMED: list[tuple[str, list[Evidence]]] = [
     ("hs-device-no-upgrade", refused("upgrade-header-missing", 426, headers=without("Upgrade"))),
     ("hs-http10-device", refused("http-1.0", 505, http="1.0", reason="needs HTTP/1.1, not 1.0.")),
     ("hs-method-post", refused("wrong-method", 405, method="POST")),
+    (
+        "hs-method-post",
+        [
+            *nginx(
+                lines=[
+                    proxied(
+                        0.0,
+                        status=502,
+                        by="nginx",
+                        method="POST",
+                        upgrade=None,
+                        request="POST /ptsWebSocket HTTP/1.1",
+                    )
+                ],
+                events=[event("upstream-closed", request="POST /ptsWebSocket HTTP/1.1")],
+            ),
+            CONFIG,
+            # That GETs get through says nothing of POSTs.
+            seen("link.local", hop="nginx", port=80, path="/ptsWebSocket", status=101),
+        ],
+    ),
     ("hs-malformed-request", refused("bare-lf", 400, method=None, path=None, headers=None)),
     (
         "hs-uri-no-slash",
@@ -439,7 +482,93 @@ NAMED: list[tuple[str, list[Evidence]]] = [
             ),
         ],
     ),
+    ("ws-deflate-unsupported", [*nginx(lines=young(extensions=DEFLATE)), CONFIG]),
+    (
+        "ws-server-frame-too-big",
+        [
+            *nginx(lines=young(bytes_sent=8400.0)),
+            CONFIG,
+            seen(
+                "ws.ping",
+                "site",
+                unasked=['{"Protocol":"jsonPTS","Packets":[{'],
+                unasked_bytes=[8211],
+            ),
+        ],
+    ),
     # application
+    (
+        "app-ghost-blocks",
+        [
+            *nginx(lines=young(0.01)),
+            CONFIG,
+            log(("already-connected", "PTS AABB is already connected, closing the new one")),
+        ],
+    ),
+    (
+        "app-ghost-blocks",
+        [
+            *nginx(lines=[proxied(0.0, status=409)]),
+            CONFIG,
+            log(("already-connected", "PTS AABB is already connected, refused")),
+        ],
+    ),
+    (
+        "app-rate-lockout",
+        [*nginx(lines=young(0.01)), CONFIG, log(("rate-limited", "Rate limiting PTS AABB"))],
+    ),
+    ("app-handler-exception", [*nginx(lines=young(0.5)), CONFIG, log(FAILED)]),
+    ("app-dependency-down", [*nginx(lines=young(0.5)), CONFIG, log(FAILED, NO_DATABASE)]),
+    (
+        "app-dependency-down",
+        [*nginx(lines=[proxied(0.0, status=500)]), CONFIG, log(FAILED, NO_DATABASE)],
+    ),
+    (
+        "app-no-confirmation",
+        [*nginx(lines=young(2.0, bytes_sent=188.0)), CONFIG, waiting(129, 2000)],
+    ),
+    ("app-no-confirmation", [*nginx(), CONFIG, waiting(129)]),
+    (
+        "app-wrong-worker",
+        [
+            CONFIG,
+            seen(
+                "net.listeners",
+                listeners=[
+                    {
+                        "port": 9000,
+                        "process": "uvicorn",
+                        "pid": 3,
+                        "workers": [4, 5, 6],
+                        "address": "0.0.0.0",
+                    }
+                ],
+            ),
+        ],
+    ),
+    (
+        "app-proxy-ip-trust",
+        # The link stands: nginx has logged nothing yet.
+        [
+            *nginx(),
+            CONFIG,
+            records([attempt("accepted", 101, peer="127.0.0.1", headers=HEADERS)]),
+            sockets(local_port=80),
+        ],
+    ),
+    (
+        "app-late-cleanup",
+        # The older link's beginning is not the newer one's.
+        [
+            CONFIG,
+            records(
+                [attempt("accepted", 101, NOW - n) for n in (10, 9)],
+                [link("closed-4000-by-server", 1.0, NOW - 9, **REPLACED)],
+            ),
+            sockets(),
+            live(),
+        ],
+    ),
     (
         "app-dup-id-replaced",
         [
@@ -753,6 +882,74 @@ HARD: list[tuple[str, str, list[Evidence]]] = [
                 events=[event("limit-req", text='limiting requests, excess: 0.8 by zone "r"')],
             ),
             CONFIG,
+        ],
+    ),
+    # A handler that fails explains why its links end, whatever else was agreed.
+    (
+        "app-handler-exception",
+        "ws-deflate-unsupported",
+        [*nginx(lines=young(0.5, extensions=DEFLATE)), CONFIG, log(FAILED)],
+    ),
+    # Compression that is agreed to and lasts is no fault; nor is a first answer under way.
+    (
+        "",
+        "ws-deflate-unsupported",
+        [*nginx(lines=young(900.0, extensions=DEFLATE)), CONFIG],
+    ),
+    ("", "app-no-confirmation", [*nginx(), CONFIG, waiting(2600)]),
+    ("", "app-no-confirmation", [*nginx(), CONFIG, waiting(129, 700)]),
+    # Much was said in all, but in no two links alike: confirmations, not one large request.
+    (
+        "",
+        "ws-server-frame-too-big",
+        [
+            *nginx(
+                lines=[proxied(5.0, at=NOW - 9 * n, bytes_sent=3000.0 * (n + 1)) for n in range(3)]
+            ),
+            CONFIG,
+        ],
+    ),
+    # One process behind a listener that systemd opened, or under a master, is one.
+    (
+        "",
+        "app-wrong-worker",
+        [
+            CONFIG,
+            seen(
+                "net.listeners",
+                listeners=[
+                    {
+                        "port": 9000,
+                        "process": "gunicorn",
+                        "pid": 3,
+                        "workers": [4],
+                        "address": "0.0.0.0",
+                    }
+                ],
+            ),
+        ],
+    ),
+    # Where nobody runs, what waits at systemd's listener waits for a start.
+    (
+        "",
+        "app-event-loop-blocked",
+        [
+            CONFIG,
+            sockets(recv_q=390),
+            seen("link.local", went=Status.FAILED, hop="service", port=9000, ended="timeout"),
+            seen(
+                "net.listeners",
+                listeners=[
+                    {
+                        "port": 9000,
+                        "process": "systemd",
+                        "pid": 1,
+                        "workers": [1],
+                        "address": "0.0.0.0",
+                        "queue": 2,
+                    }
+                ],
+            ),
         ],
     ),
     # One id: two addresses quarrel; a rebooting unit comes from one.

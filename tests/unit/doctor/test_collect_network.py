@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from ptslink.doctor.collect import firewall, network
+from ptslink.doctor.collect.edge import Output
 from ptslink.doctor.collect.firewall import Packet, read_iptables, read_nft, trace
 from ptslink.doctor.collect.watch import Tally, tally
+from unit.doctor.fake_machine import FakeMachine
 
 CAPTURES = Path(__file__).parent / "captures"
 
@@ -123,6 +125,26 @@ def test_a_dual_stack_listener_serves_both() -> None:
     line = 'LISTEN 0 511 *:3000 *:* users:(("ptslink",pid=3,fd=6)) v6only:0\n'
     (one,) = network.read_listeners(line)
     assert (one["family"], one["address"]) == ("both", "::")
+
+
+def test_who_only_began_the_others_is_no_worker() -> None:
+    line = ('LISTEN 0 511 0.0.0.0:3000 0.0.0.0:* users:(("ptslink",pid=30,fd=3),'
+            '("systemd",pid=1,fd=40)) cgroup:/system.slice/ptslink.socket\n')  # fmt: skip
+    parents = Output("      1\n      0\n", 0)
+    commands = {"ss -H -ltnpe": Output(line, 0), "ps -o ppid= -p 30,1": parents}
+    seen = {p.probe: p for p in network.collect(FakeMachine(commands), network.Scope())}
+    (one,) = seen["net.listeners"].facts["listeners"]
+    assert one["workers"] == [30]
+
+
+def test_both_sides_of_nginx_are_looked_at() -> None:
+    listener = 'LISTEN 0 511 127.0.0.1:3000 0.0.0.0:* users:(("ptslink",pid=30,fd=3))\n'
+    text = ("ESTAB 0 0 10.77.1.10:80 10.77.1.2:40112\nESTAB 7 0 127.0.0.1:3000 127.0.0.1:5000\n"
+            "ESTAB 0 0 10.77.1.10:22 10.77.1.2:40113\n")  # fmt: skip
+    commands = {"ss -H -ltnpe": Output(listener, 0), "ss -H -tanoi": Output(text, 0)}
+    seen = {p.probe: p for p in network.collect(FakeMachine(commands), network.Scope((80,)))}
+    sockets = seen["net.sockets"].facts["sockets"]
+    assert [(one["local_port"], one["recv_q"]) for one in sockets] == [(80, 0), (3000, 7)]
 
 
 SOCKETS = """\

@@ -173,3 +173,20 @@ def test_a_configuration_in_error_fails_and_a_missing_one_is_skipped(tmp_path: P
     piece = service.configured(Stopwatch(), str(file))
     assert piece.status is Status.FAILED
     assert any("prot" in mistake for mistake in piece.facts["errors"])
+
+
+def test_a_handler_that_failed_at_a_dropped_link_is_no_fault() -> None:
+    failed = ("ERROR:websockets.server:connection handler failed",
+              "Traceback (most recent call last):")  # fmt: skip
+    dropped = "websockets.exceptions.ConnectionClosedError: no close frame received or sent"
+    assert service.read_log(logged(*failed, dropped)) == []
+    kept = service.read_log(logged(*failed, "KeyError: 'Data'", *failed, dropped))
+    assert [event["kind"] for event in kept] == ["handler-failed", "traceback"]
+
+
+def test_the_log_of_whoever_listens_in_our_place_is_read_too() -> None:
+    owners = ((3000, "guide.service"), (3000, "init.scope"), (22, "ssh.service"))
+    listeners = [{"port": port, "unit": unit} for port, unit in owners]
+    machine = FakeMachine({"journalctl": Output("", 0)})
+    service._log(machine, Stopwatch(), 0.0, 3000, listeners)
+    assert machine.ran[0].startswith("journalctl -u ptslink.service -u guide.service -o json")

@@ -361,6 +361,8 @@ def _no_confirmation(case: Case) -> Match | None:
 #: The head of an answer is shorter than this, a message of a controller's with its head longer.
 _HEAD_BYTES = 400
 _MESSAGE_BYTES = 1000
+#: Several messages, of which each is to be confirmed.
+_MANY_BYTES = 8000
 
 
 def _mute(case: Case) -> Match | None:
@@ -372,16 +374,22 @@ def _mute(case: Case) -> Match | None:
         for entry in piece.facts.get("sockets", [])
         if entry.get("local_port") == port and entry.get("state") in ("ESTAB", "ESTABLISHED")
         and (entry.get("bytes_received") or 0) >= _MESSAGE_BYTES and not entry.get("recv_q")
+        and entry.get("bytes_sent") is not None
     ]  # fmt: skip
-    silent = [one for one in open_now if (one.get("bytes_sent") or 0) <= _HEAD_BYTES]
+    silent = [one for one in open_now if one["bytes_sent"] <= _HEAD_BYTES]
     hits = unrecorded(case, lambda link: link.passed is None or link.passed <= _HEAD_BYTES)
-    if not silent or len(silent) < len(open_now) or not hits:
+    # What came this moment may be answered in the next.
+    steady = any(
+        int(one["bytes_received"]) >= _MANY_BYTES and one.get("last_received_ms", 1000) >= 50
+        for one in silent
+    )
+    if not silent or len(silent) < len(open_now) or not (hits or steady):
         return None
     most = max(silent, key=lambda one: int(one["bytes_received"]))
-    lines = [hits[-1].shown(),
+    lines = [*(link.shown() for link in hits[-1:]),
              f"{len(silent)} open links brought messages (up to {most['bytes_received']} bytes); "
              "the server has read them and said nothing but 101 "
-             f"({most.get('bytes_sent') or 0} bytes)."]  # fmt: skip
+             f"({most['bytes_sent']} bytes)."]  # fmt: skip
     return Match(0.9, tuple(lines), ("app-handler-exception",))
 
 
