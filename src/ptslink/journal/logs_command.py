@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections import Counter
@@ -120,16 +121,14 @@ def follow_command(directory: Path, seconds: float | None) -> None:
     places = {path: path.stat().st_size for _, _, path in files(directory)}
     while ends is None or time.monotonic() < ends:
         for type_, _, path in files(directory):
-            place = places.get(path, 0)
-            if path.stat().st_size <= place:
-                continue
-            with path.open("rb") as handle:
-                handle.seek(place)
+            # It may go by age or size at any moment.
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as handle:
+                place = handle.seek(places.get(path, 0))
                 fresh = handle.read()
-            whole = fresh[: fresh.rfind(b"\n") + 1]
-            places[path] = place + len(whole)
-            for line in whole.decode("utf-8", "replace").splitlines():
-                click.echo(f"{type_}: {line}")
+                whole = fresh[: fresh.rfind(b"\n") + 1]
+                places[path] = place + len(whole)
+                for line in whole.decode("utf-8", "replace").splitlines():
+                    click.echo(f"{type_}: {line}")
         time.sleep(0.2)
 
 

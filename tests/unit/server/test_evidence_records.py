@@ -203,6 +203,33 @@ async def test_a_controller_that_talks_but_does_not_answer_pings_is_alive(serve)
     await wire.close()
 
 
+async def test_the_last_ping_and_its_pong_are_in_the_record(serve, tmp_path) -> None:
+    server = await serve(keepalive={"ping_interval_seconds": 0.3})
+    wire = await Wire.link(server.port)
+    opcode, payload = await wire.frame()
+    assert opcode == 9
+    await asyncio.sleep(0.1)
+    wire.write(frame(payload, 10))
+    await asyncio.sleep(0.1)
+    await wire.close()
+    (record,) = await recorded(tmp_path, "link")
+    assert (record["pings"], record["pongs"]) == (1, 1)
+    ping, pong = record["last_ping_seconds_before_end"], record["last_pong_seconds_before_end"]
+    assert 0.05 < pong < ping - 0.05 < 5
+
+
+async def test_a_silent_link_is_closed_where_a_limit_is_set(serve, tmp_path) -> None:
+    server = await serve(limits={"idle_seconds": 0.6}, keepalive={"ping_interval_seconds": 0})
+    wire = await Wire.link(server.port)
+    await asyncio.sleep(0.4)
+    await wire.upload(sale(1))
+    assert await wire.until_close() == (1001, "idle")
+    await wire.close()
+    (record,) = await recorded(tmp_path, "link")
+    assert record["code"] == "closed-1001-by-server"
+    assert record["seconds"] > 0.9
+
+
 async def test_the_files_and_lines_the_guide_names(serve, tmp_path) -> None:
     server = await serve()
     refused = await Wire.connect(server.port)
@@ -364,6 +391,30 @@ def test_logs_are_listed_counted_viewed_and_searched(tmp_path: Path) -> None:
     assert run(tmp_path, "search", "REFUSED WITH")[1].count("ConnectionIssue: ") == 2
     assert run(tmp_path, "search", "nothing like it")[0] == 1
     assert "         2  connections accepted" in run(tmp_path, "summary")[1]
+
+
+async def test_logs_are_followed_as_they_grow_come_and_go(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    first = directory / "Connection_2026-03-01.log"
+    first.write_text("before\n")
+    following = asyncio.create_task(asyncio.to_thread(run, tmp_path, "follow", "--seconds", "1.5"))
+    await asyncio.sleep(0.4)
+    with first.open("a") as handle:
+        handle.write("one\nhalf a")
+        handle.flush()
+        await asyncio.sleep(0.3)
+        handle.write(" line\n")
+    (directory / "Server_2026-03-02.log").write_text("two\n")
+    await asyncio.sleep(0.3)
+    first.unlink()
+    code, text = await following
+    assert code == 0
+    assert sorted(text.splitlines()) == [
+        "Connection: half a line",
+        "Connection: one",
+        "Server: two",
+    ]
 
 
 def test_log_files_go_by_age_and_by_size(tmp_path: Path) -> None:
