@@ -81,8 +81,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            # Not no_log: that would hide the difference with it. See shown below.
-            "content": {"type": "str", "required": True, "no_log": False},
+            "content": {"type": "str", "required": True, "no_log": True},
             "group": {"type": "str", "required": True},
             "judge": {"type": "list", "elements": "str", "required": True},
             "judge_anyway": {"type": "bool", "default": False},
@@ -90,6 +89,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     path, content = Path(module.params["path"]), module.params["content"]
+    # no_log keeps it out of the host's journal. In what is returned it would hide the difference
+    # whole, where only its secrets are to be hidden: see shown.
+    module.no_log_values.discard(content)
     before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     changed = before != content
     shown: dict[str, Any] = {

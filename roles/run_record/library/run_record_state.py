@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.pts_server_redact import redacted
 
 DOCUMENTATION = r"""
 module: run_record_state
@@ -112,12 +113,12 @@ def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def shown(changes: Iterable[str], there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The changed lines of what is replaced (-) and what is put back (+), without context."""
+    """The lines of what is replaced (-) and what is put back (+), without context or secrets."""
     lines: list[str] = []
     for path in changes:
         lines += difflib.unified_diff(
-            text(there.get(path)).splitlines(),
-            text(wanted[path]).splitlines(),
+            redacted(text(there.get(path))).splitlines(),
+            redacted(text(wanted[path])).splitlines(),
             f"replaced {path}",
             f"put back {path}",
             n=0,

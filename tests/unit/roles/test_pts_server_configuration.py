@@ -163,8 +163,11 @@ def module(
     class Module:
         check_mode = False
 
-        def __init__(self, **_: Any) -> None:
+        def __init__(self, argument_spec: dict[str, dict[str, Any]], **_: Any) -> None:
+            # What is not no_log, Ansible writes to the host's journal.
+            assert argument_spec["content"]["no_log"]
             self.params = asked
+            self.no_log_values = {asked["content"]}
 
         def exit_json(self, **result: Any) -> None:
             raise Ended(result)

@@ -55,6 +55,16 @@ def test_only_what_differs_is_named(record: Any, host: Path) -> None:
     assert "+good" in shown
 
 
+def test_a_difference_shows_no_secret(record: Any, host: Path) -> None:
+    path = host / "conf"
+    path.write_text('port = 1\nsecret = "planted-one"\n')
+    before = taken(record, host)["paths"]
+    path.write_text('port = 2\nsecret = "planted-two"\n')
+    shown = record.shown([str(path)], taken(record, host)["paths"], before)
+    assert "+port = 1" in shown
+    assert "planted" not in shown
+
+
 def test_a_mode_alone_is_a_difference(record: Any, host: Path) -> None:
     before = taken(record, host)["paths"]
     (host / "conf").chmod(0o644)
