@@ -1,91 +1,20 @@
-"""An upgrade goes host by host, canary first, and ends where one fails.
-
-The playbooks as they are, over roles that only say on which host they are.
-"""
+"""An upgrade goes host by host, canary first, and ends where one fails."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).parents[3]
-#: What a role does here: say that it was there, and fail or find nobody where a host is to.
-ROLE = """
-- ansible.builtin.raw: "true"
-  when: lost | default('') == 'ROLE'
-  vars: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}
-- name: ROLE works
-  ansible.builtin.fail: {msg: broken}
-  when: fails | default('') == 'ROLE'
-- ansible.builtin.debug: {msg: "({{ inventory_hostname }} has ROLE)"}
-"""
-PUT_BACK = """
-- ansible.builtin.set_fact: {__run_record_back: {record: good, difference: the release}}
-- ansible.builtin.debug: {msg: "({{ inventory_hostname }} has put_back)"}
-"""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended; ``done`` are (host, role) in order."""
-
-    status: int
-    said: str
-    done: list[tuple[str, str]]
-
-    def with_role(self, role: str) -> list[str]:
-        return [host for host, done in self.done if done == role]
+from support.playbooks import Ended
 
 
 @pytest.fixture
-def upgrade(tmp_path: Path) -> Callable[..., Ended]:
-    """Runs playbooks/upgrade.yml for hosts a to d; keywords are variables of a host."""
-    shutil.copytree(ROOT / "playbooks", tmp_path / "playbooks")
-    shutil.copy(ROOT / "ansible.cfg", tmp_path)
-    (tmp_path / "playbooks" / "vars" / "wiring.yml").write_text("__ptslink_bundle_given: false\n")
-    for role in (ROOT / "roles").iterdir():
-        for entry in (role / "tasks").glob("*.yml"):
-            stub = tmp_path / "roles" / role.name / "tasks" / entry.name
-            stub.parent.mkdir(parents=True, exist_ok=True)
-            stub.write_text(ROLE.replace("ROLE", role.name) if entry.stem == "main" else "[]\n")
-    (tmp_path / "roles" / "run_record" / "tasks" / "put_back.yml").write_text(PUT_BACK)
-
-    def run(*arguments: str, **hosts: dict[str, str]) -> Ended:
-        (tmp_path / "hosts.yml").write_text(
-            yaml.safe_dump(
-                {
-                    "forecourt_servers": {
-                        "hosts": {host: hosts.get(host, {}) for host in "abcd"},
-                        "vars": {
-                            "ansible_connection": "local",
-                            "ansible_python_interpreter": sys.executable,
-                        },
-                    }
-                }
-            )
-        )
-        playbook = Path(sys.executable).with_name("ansible-playbook")
-        ended = subprocess.run(
-            [playbook, "--inventory=hosts.yml", "playbooks/upgrade.yml", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        done = re.findall(r"\((\w) has (\w+)\)", ended.stdout)
-        return Ended(ended.returncode, " ".join((ended.stdout + ended.stderr).split()), done)
-
-    return run
+def upgrade(play: Callable[..., Ended]) -> Callable[..., Ended]:
+    """Runs playbooks/upgrade.yml; keywords are variables of a host."""
+    return partial(play, "playbooks/upgrade.yml")
 
 
 def batches(hosts: list[str], sizes: list[int]) -> list[set[str]]:

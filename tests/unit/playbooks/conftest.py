@@ -1,0 +1,82 @@
+"""The playbooks as they are, over roles that only say on which host they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.playbooks import Ended
+
+ROOT = Path(__file__).parents[3]
+#: What a role does here: say that it was there, and fail or find nobody where a host is to.
+ROLE = """
+- ansible.builtin.raw: "true"
+  when: lost | default('') == 'ROLE'
+  vars: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}
+- name: ROLE works
+  ansible.builtin.fail: {msg: broken}
+  when: fails | default('') == 'ROLE'
+- ansible.builtin.debug: {msg: "({{ inventory_hostname }} has ROLE)"}
+"""
+#: A machine is bare to its proof where a host is to be.
+LINK_CHECK = """
+- ansible.builtin.set_fact: {__link_check_host: {installed: "{{ not bare | default(false) }}"}}
+"""
+PUT_BACK = """
+- ansible.builtin.set_fact: {__run_record_back: {record: good, difference: the release}}
+- ansible.builtin.debug: {msg: "({{ inventory_hostname }} has put_back)"}
+"""
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[..., Ended]:
+    """Runs a playbook of the tree for hosts a to d; keywords are variables of a host."""
+    shutil.copytree(ROOT / "playbooks", tmp_path / "playbooks")
+    for name in ("ansible.cfg", "site.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "playbooks" / "vars" / "wiring.yml").write_text("__ptslink_bundle_given: false\n")
+    for role in (ROOT / "roles").iterdir():
+        for entry in (role / "tasks").glob("*.yml"):
+            stub = tmp_path / "roles" / role.name / "tasks" / entry.name
+            stub.parent.mkdir(parents=True, exist_ok=True)
+            stub.write_text(ROLE.replace("ROLE", role.name) if entry.stem == "main" else "[]\n")
+    (tmp_path / "roles" / "run_record" / "tasks" / "put_back.yml").write_text(PUT_BACK)
+    with (tmp_path / "roles" / "link_check" / "tasks" / "main.yml").open("a") as stub_of_proof:
+        stub_of_proof.write(LINK_CHECK)
+
+    def run(name: str, *arguments: str, **hosts: dict[str, Any]) -> Ended:
+        (tmp_path / "hosts.yml").write_text(
+            yaml.safe_dump(
+                {
+                    "forecourt_servers": {
+                        "hosts": {host: hosts.get(host, {}) for host in "abcd"},
+                        "vars": {
+                            "ansible_connection": "local",
+                            "ansible_python_interpreter": sys.executable,
+                        },
+                    }
+                }
+            )
+        )
+        ansible_playbook = Path(sys.executable).with_name("ansible-playbook")
+        ended = subprocess.run(
+            [ansible_playbook, "--inventory=hosts.yml", name, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        done = re.findall(r"\((\w) has (\w+)\)", ended.stdout)
+        return Ended(ended.returncode, " ".join((ended.stdout + ended.stderr).split()), done)
+
+    return run
