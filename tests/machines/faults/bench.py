@@ -42,6 +42,13 @@ WASH = Step(
 )
 
 
+#: Waits until somebody watches packets in the machine: at most five seconds.
+WATCHING = (
+    "for n in $(seq 50); do [ $(wc -l < /proc/net/packet) -gt 1 ] && exit; sleep 0.1; done; "
+    "echo nobody watches >&2; exit 1"
+)
+
+
 class BenchError(Exception):
     """The bench itself failed: a line that had to work did not."""
 
@@ -89,8 +96,9 @@ class Bench:
         pack = subprocess.run(words, capture_output=True, check=True)
         line = f"rm -rf {CARRIED}; mkdir -p {CARRIED} && tar -C {CARRIED} -x"
         subprocess.run(
-            self._command(Step("server", line)), input=pack.stdout, check=True, timeout=60
-        )
+            self._command(Step("server", line)), input=pack.stdout, check=True, timeout=60,
+            capture_output=True,
+        )  # fmt: skip
 
     def filled(self, text: str) -> str:
         """*text* with the lab's names in it: by hand, as lines hold braces of nft and shell."""
@@ -197,7 +205,8 @@ class Bench:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         if url is not None:
-            time.sleep(1.0)  # the watcher's own start; it sees what comes after
+            # Its packet socket shows that it watches; what comes before, it does not see.
+            self.run([Step("server", WATCHING)])
         return process
 
     def _read(self, process: subprocess.Popen[str]) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ HEAD = """\
 Written by `scripts/bench faults` from the results of the fault matrix (`tests/machines/faults`), do
 not edit by hand. Each cause below was injected for real on a provisioned machine behind a site's
 router, the doctor was run at the site, on the server, or both, the fault was undone, and the doctor
-had to find the link healthy again. "Named" is its first finding.
+had to find the link healthy again. "Named" is its first finding; the newest result of each row
+counts.
 """
 
 
