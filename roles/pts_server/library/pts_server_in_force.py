@@ -21,7 +21,9 @@ description:
     no longer there, and the next run finds every file as it should be. This compares the start of
     a unit with the last change of its files (ctime: a replaced file and a switched link count), so
     it needs nothing an interrupted run would have had to write.
-  - A unit that does not run is not stale; starting it reads its files.
+  - >-
+    A unit that does not run, or is between two tries to start it, is not stale; starting it reads
+    its files.
   - >-
     A start in the future means that the clock was set back since; such a unit counts as stale,
     because nothing can be said of it.
@@ -82,6 +84,9 @@ def reason(shown: Mapping[str, str], files: Mapping[str, float], now: float) -> 
         return None
     if shown.get("NeedDaemonReload") == "yes":
         return "systemd has not read its definition anew"
+    if shown["ActiveState"] == "activating":
+        # It has not come up yet, or dies and is tried again: the next try reads what is there.
+        return None
     started = moment(shown.get("ExecMainStartTimestamp", "")) or moment(
         shown.get("InactiveExitTimestamp", "")
     )

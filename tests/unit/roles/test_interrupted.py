@@ -50,6 +50,13 @@ def test_units_are_read_with_their_times(in_force: Any) -> None:
         ({"NeedDaemonReload": "yes"}, STARTED - 1, STARTED + 60, "definition"),
         ({}, STARTED - 1, STARTED - 3600, "clock"),
         ({"ActiveState": "inactive"}, STARTED + 1, STARTED + 60, None),
+        ({"ActiveState": "activating"}, STARTED + 1, STARTED + 60, None),
+        (
+            {"ActiveState": "activating", "NeedDaemonReload": "yes"},
+            STARTED - 1,
+            STARTED + 60,
+            "definition",
+        ),
         ({"ActiveState": "failed"}, STARTED + 1, STARTED + 60, None),
     ],
 )
