@@ -14,9 +14,11 @@ UNDO_CONFIG = server(f"cat {_KEPT} > {_TOML} && {_RESTART}")
 
 
 def config(table: str, line: str) -> Step:
-    """A line more in a table of the service's configuration, in force."""
+    """A line in a table of the service's configuration, in its old one's place, in force."""
+    key = line.split()[0]
     return server(
-        f"cp {_TOML} {_KEPT} && if grep -q '^\\[{table}\\]' {_TOML}; "
+        f"cp {_TOML} {_KEPT} && sed -i '/^{key} *=/d' {_TOML} && "
+        f"if grep -q '^\\[{table}\\]' {_TOML}; "
         f"then sed -i '/^\\[{table}\\]/a {line}' {_TOML}; "
         f"else printf '\\n[{table}]\\n%s\\n' '{line}' >> {_TOML}; fi && {_RESTART}"
     )
