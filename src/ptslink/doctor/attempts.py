@@ -295,7 +295,9 @@ def _altered(attempt: Attempt) -> bool:
     if attempt.backend_path not in (None, attempt.path):
         return True
     named = attempt.code in ("upgrade-header-missing", "upgrade-required")
-    lost = named or attempt.status == 426 or "upgrade" not in (attempt.request or {"upgrade": ""})
+    # 426 with another reason is an answer to the version, which nginx leaves as it is.
+    unnamed = attempt.status == 426 and attempt.code is None
+    lost = named or unnamed or "upgrade" not in (attempt.request or {"upgrade": ""})
     too_old = attempt.status == 505 or attempt.code in ("http-1.0", "http-version")
     return bool(attempt.upgrade and lost) or (attempt.version == "1.1" and too_old)
 
