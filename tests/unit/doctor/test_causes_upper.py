@@ -1175,6 +1175,16 @@ def test_an_upgrade_is_blamed_for_the_links_that_a_restart_ended(
     assert "host-auto-upgrade" not in named(*evidence[:-1], *elsewhen)
 
 
+def test_a_refused_version_is_not_over_when_somebody_else_gets_through_nginx() -> None:
+    evidence = [
+        *nginx(lines=[proxied(0.0, status=426)]),
+        CONFIG,
+        records([attempt("version-unsupported", 426, NOW, peer="127.0.0.1", proxy="127.0.0.1")]),
+        seen("link.local", hop="nginx", port=80, status=101, accept_ok=True),
+    ]
+    assert named(*evidence)[:1] == ["hs-bad-version"]
+
+
 def test_controllers_that_read_lower_case_header_names_are_healthy() -> None:
     lowered = answer(101, headers={"sec-websocket-accept": "x", "upgrade": "websocket"})
     (guess,) = verdict(lowered, CONFIG).findings
