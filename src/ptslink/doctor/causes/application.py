@@ -358,15 +358,29 @@ def _no_confirmation(case: Case) -> Match | None:
     return Match(0.9, tuple(lines), ("app-handler-exception",))
 
 
-#: The head of an answer is shorter than this, a message of a controller's with its head longer.
-_HEAD_BYTES = 400
+#: No confirmation is so short; some pings behind the 101 are.
+_BELOW_CONFIRMATION = 40
+#: A request's head is shorter, with a message of a controller's it is longer.
 _MESSAGE_BYTES = 1000
 #: Several messages, of which each is to be confirmed.
 _MANY_BYTES = 8000
 
 
+def _head_bytes(case: Case, hop: str) -> int | None:
+    """How long the head of a 101 is that comes from nginx or from the service itself."""
+    for piece in case.all("link.local"):
+        if piece.facts.get("hop") == hop and piece.facts.get("status") == 101:
+            fields = piece.facts.get("headers") or {}
+            lines = ["HTTP/1.1 101 Switching Protocols", *(f"{k}: {v}" for k, v in fields.items())]
+            return len("\r\n".join(lines)) + 4
+    return None
+
+
 def _mute(case: Case) -> Match | None:
-    """Links that nginx alone saw end, while open ones take messages and answer nothing."""
+    """Open links bring messages, and nothing goes the other way but the 101."""
+    head = _head_bytes(case, "service")
+    if head is None:
+        return None
     port = service_config(case, "listen").get("port", 3000)
     open_now = [
         entry
@@ -376,8 +390,9 @@ def _mute(case: Case) -> Match | None:
         and (entry.get("bytes_received") or 0) >= _MESSAGE_BYTES and not entry.get("recv_q")
         and entry.get("bytes_sent") is not None
     ]  # fmt: skip
-    silent = [one for one in open_now if one["bytes_sent"] <= _HEAD_BYTES]
-    hits = unrecorded(case, lambda link: link.passed is None or link.passed <= _HEAD_BYTES)
+    silent = [one for one in open_now if one["bytes_sent"] < head + _BELOW_CONFIRMATION]
+    most_passed = (_head_bytes(case, "nginx") or head) + _BELOW_CONFIRMATION
+    hits = unrecorded(case, lambda link: link.passed is None or link.passed < most_passed)
     # What came this moment may be answered in the next.
     steady = any(
         int(one["bytes_received"]) >= _MANY_BYTES and one.get("last_received_ms", 1000) >= 50
@@ -389,7 +404,7 @@ def _mute(case: Case) -> Match | None:
     lines = [*(link.shown() for link in hits[-1:]),
              f"{len(silent)} open links brought messages (up to {most['bytes_received']} bytes); "
              "the server has read them and said nothing but 101 "
-             f"({most['bytes_sent']} bytes)."]  # fmt: skip
+             f"({most['bytes_sent']} bytes, {head} of them its head)."]  # fmt: skip
     return Match(0.9, tuple(lines), ("app-handler-exception",))
 
 
