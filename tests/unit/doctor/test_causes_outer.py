@@ -313,3 +313,28 @@ def test_a_watch_that_began_late_is_no_proof_that_nothing_arrived() -> None:
 def test_large_packets_are_lost_only_where_the_link_was_made(at_bytes: int, found: bool) -> None:
     silent = piece("ws.large", "site", Status.FAILED, at_bytes=at_bytes, errno="ETIMEDOUT")
     assert ("l3-mtu-blackhole" in named(changed(silent))) is found
+
+
+@pytest.mark.parametrize(
+    ("began", "ended", "expected"),
+    [
+        (NOW - 1.0, NOW + 9.0, ["nat-forward-wrong-host"]),
+        (NOW + 0.5, NOW + 9.0, []),
+        (NOW - 1.0, NOW + 2.0, []),
+    ],
+)
+def test_a_connection_is_only_missed_by_a_watch_that_covers_the_sites_tries(
+    began: float, ended: float, expected: list[str]
+) -> None:
+    watch = piece("net.watch", ports=[80], seconds=ended - began, syn_in={}, syn_ack_out={},
+                  rst_out={}, rst_in={}, icmp_out={}, **{"from": began, "to": ended})  # fmt: skip
+    window = piece("survey.window", "site", **{"from": NOW, "to": NOW + 3.0})
+    assert named(Case("ws://10.77.1.10/ptsWebSocket", [connect(), window, watch])) == expected
+
+
+def test_a_watch_that_began_late_still_misses_what_is_tried_on_end() -> None:
+    watch = piece("net.watch", ports=[80], seconds=5.0, syn_in={}, syn_ack_out={}, rst_out={},
+                  rst_in={}, icmp_out={}, **{"from": NOW + 0.5, "to": NOW + 9.0})  # fmt: skip
+    window = piece("survey.window", "site", **{"from": NOW, "to": NOW + 3.0})
+    case = changed(connect("ETIMEDOUT", 5000.0), window, watch, without=("http.upgrade",))
+    assert named(case)[:1] == ["fw-upstream-drop"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from pathlib import Path
 
 import pytest
 
-from ptslink.doctor.collect import firewall, network
+from ptslink.doctor.collect import firewall, network, watch
 from ptslink.doctor.collect.edge import Output
 from ptslink.doctor.collect.firewall import Packet, read_iptables, read_nft, trace
 from ptslink.doctor.collect.watch import Tally, tally
@@ -236,3 +238,18 @@ def test_broken_packets_are_passed_over() -> None:
     for packet in (b"", bytes(10), bytes([0x45]) + bytes(19), bytes([0x60]) + bytes(45)):
         tally(packet, False, counts)
     assert counts == Tally()
+
+
+def test_a_watch_tells_when_it_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        def settimeout(self, _: float) -> None: ...
+        def recvfrom(self, _: int) -> None:
+            time.sleep(0.01)
+            raise TimeoutError
+
+    monkeypatch.setattr(watch, "packet_socket", lambda: contextlib.nullcontext(Silent()))
+    called: list[float] = []
+    piece = watch.collect(0.1, [80], ready=lambda: called.append(time.time()))
+    ended = time.time()
+    assert called[0] - 0.05 <= piece.facts["from"] <= called[0] + 0.001
+    assert called[0] + 0.09 <= piece.facts["to"] <= ended + 0.001

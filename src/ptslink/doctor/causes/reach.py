@@ -232,9 +232,13 @@ class Reach:
     def nothing_arrived(self) -> bool:
         """The server watched while the link was tried, and no attempt reached its card.
 
-        A watch may begin late: a request of the probe in the server's logs did arrive.
+        A watch may begin late. What fails is tried for seconds on end; what connects sends one
+        SYN, so the watch must cover the site's tries. A request of the probe in the server's logs
+        did arrive.
         """
         if self.watch is None or self.port is None or self.syns(self.port):
+            return False
+        if self.connected and not self._watch_covers_site:
             return False
         probes = {p.facts.get("controller_id") for p in self.case.all("http.upgrade")} - {None}
         traces = [
@@ -242,6 +246,16 @@ class Reach:
             *(self.case.fact("service.records", "attempts") or ()),
         ]
         return not any(one.get("controller") in probes for one in traces)
+
+    @property
+    def _watch_covers_site(self) -> bool:
+        """Whether the server watched from the first to the last of the site's tries, by the clocks
+        of both. Saved evidence that tells no times is taken to."""
+        watch = self.watch or {}
+        if "from" not in watch or "to" not in watch:
+            return True
+        windows = [piece.facts for piece in self.case.all("survey.window", self.site[0].vantage)]
+        return all(watch["from"] <= one["from"] and one["to"] <= watch["to"] for one in windows)
 
     def unit(self, name: str) -> Mapping[str, Json] | None:
         for piece in self.case.all("host.unit"):

@@ -4,7 +4,7 @@ Evidence ``net.watch``, vantage ``server``. Packets are seen before the firewall
 this tells a loss before the server from one inside it. Only headers of SYN, RST and ICMP errors are
 read; nothing is sent or changed. Needs root (a packet socket).
 
-Facts: ``seconds``; ``ports``; and counts:
+Facts: ``seconds``; ``from``, ``to``: epoch seconds, the same time; ``ports``; and counts:
     ``syn_in``      {source: {port: n}} connection attempts to this host, every port
     ``syn_ack_out`` {destination: {port: n}} our answers, by the port that answers
     ``rst_out``     {destination: {port: n}} refusals sent by the kernel
@@ -157,6 +157,7 @@ def collect(
     counts = Tally()
     try:
         with packet_socket() as sock:
+            since = time.time()
             if ready is not None:
                 ready()
             began = time.monotonic()
@@ -171,11 +172,14 @@ def collect(
                     continue
                 if interface != "lo":
                     tally(packet, kind == _PACKET_OUTGOING, counts)
-            seconds = round(time.monotonic() - began, 1)
+            elapsed = time.monotonic() - began
+            until = time.time()
     except OSError as error:
         return watch.skipped("net.watch", f"no packet socket: {error.strerror or error}")
     wanted = {str(port) for port in ports}
     attempts = sum(n for row in counts.syn_in.values() for port, n in row.items() if port in wanted)
-    facts = {"seconds": seconds, "ports": list(ports), **counts.to_facts()}
+    seconds = round(elapsed, 1)
+    times = {"seconds": seconds, "from": round(since, 3), "to": round(until, 3)}
+    facts = {**times, "ports": list(ports), **counts.to_facts()}
     seen = f"{attempts} connection attempts to the link's ports in {seconds:g} s"
     return watch.piece("net.watch", Status.OK, seen, facts)
