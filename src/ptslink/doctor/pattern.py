@@ -408,6 +408,27 @@ def ending(case: Case, fits: Callable[[Link], bool]) -> list[Link]:
     return best
 
 
+def last_run(own: Sequence[Link]) -> list[Link]:
+    """The unbroken run of short links that the last of one controller's *own* belongs to.
+
+    All ended like the last one: the same path, the same closing frames, the same number of bytes
+    passed. Empty where the last link was not short.
+    """
+    run: list[Link] = []
+    for link in reversed(own):
+        if link.seconds > SHORT_SECONDS:
+            break
+        if run and (_likeness(link) != _likeness(run[-1])
+                    or run[-1].began - link.at > LOOP_GAP_SECONDS):  # fmt: skip
+            break
+        run.append(link)
+    return run[::-1]
+
+
+def _likeness(link: Link) -> tuple[Json, ...]:
+    return (link.code, link.path, link.close_sent, link.close_rcvd, link.passed)
+
+
 def by_controller(every: Iterable[Link]) -> dict[str, list[Link]]:
     """Links by the controller they belong to (its address where it gave no id)."""
     found: dict[str, list[Link]] = {}

@@ -198,6 +198,10 @@ def young(seconds: float = 0.2, **line: Any) -> list[dict[str, Any]]:
     return [proxied(seconds, at=NOW - n * (1 + seconds), **line) for n in (2, 1, 0)]
 
 
+def closed_at_the_site(code: int, reason: str) -> Evidence:
+    return seen("ws.close", "site", Status.FAILED, code=code, reason=reason, after_seconds=0.01)
+
+
 def waiting(sent: int, received: int = 9000, **more: Any) -> Evidence:
     """The service's end of an open link, and how much went either way."""
     return sockets(bytes_sent=sent, bytes_received=received, last_received_ms=400, **more)
@@ -524,6 +528,8 @@ NAMED: list[tuple[str, list[Evidence]]] = [
         "app-rate-lockout",
         [*nginx(lines=young(0.01)), CONFIG, log(("rate-limited", "Rate limiting PTS AABB"))],
     ),
+    ("app-rate-lockout", [closed_at_the_site(1013, "try again later"), CONFIG]),
+    ("app-rate-lockout", [closed_at_the_site(1008, "Too many connections"), CONFIG]),
     ("app-handler-exception", [*nginx(lines=young(0.5)), CONFIG, log(FAILED)]),
     ("app-dependency-down", [*nginx(lines=young(0.5)), CONFIG, log(FAILED, NO_DATABASE)]),
     (
@@ -1263,6 +1269,35 @@ def test_a_fault_that_is_over_is_not_reported() -> None:
     broken = thrice("rsv1-on-frame", 0.01, first_bytes={"hex": "c1"})
     assert named(CONFIG, records(links=broken), live(300.0)) == []
     assert named(CONFIG, records(links=broken), live(3.0))[:1] == ["ws-rsv1-compressed"]
+
+
+def storm(later: dict[str, Any], told: Any = range(10)) -> list[Evidence]:
+    """Twenty links in 40 s; the log tells of those with the numbers *told*, and the ten after its
+    end ended as *later* says."""
+    lines = [proxied(0.01, at=NOW - 40 + 2 * n, bytes_sent=226.0) for n in range(10)]
+    lines += [proxied(0.01, at=NOW - 20 + 2 * n, **{"bytes_sent": 226.0, **later})
+              for n in range(10)]  # fmt: skip
+    events = [{"at": NOW - 40 + 2 * n, "kind": "rate-limited", "text": "Rate limiting PTS AABB",
+               "unit": "guide.service"} for n in told]  # fmt: skip
+    return [*nginx(lines=lines), CONFIG, seen("service.log", events=events)]
+
+
+def test_a_log_that_falls_silent_spoke_of_the_links_that_went_on_to_end_alike() -> None:
+    assert named(*storm({}))[:1] == ["app-rate-lockout"]
+
+
+@pytest.mark.parametrize(
+    ("later", "told"),
+    [({"bytes_sent": 129.0}, range(10)), ({"path": "/other"}, range(10)), ({}, range(0, 10, 3))],
+    ids=["ended otherwise", "asked for another path", "told of a few only"],
+)
+def test_a_log_that_falls_silent_says_nothing_of_other_ends(later: Any, told: Any) -> None:
+    assert "app-rate-lockout" not in named(*storm(later, told))
+
+
+def test_too_many_open_files_are_no_limit_on_attempts() -> None:
+    closed = closed_at_the_site(1011, "too many open files")
+    assert "app-rate-lockout" not in named(closed, CONFIG)
 
 
 def test_nothing_is_inferred_from_what_was_skipped() -> None:

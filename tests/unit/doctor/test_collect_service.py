@@ -123,6 +123,15 @@ def test_the_log_is_asked_for_no_more_than_the_horizon() -> None:
     assert piece.seen == "1 lines that name a fault"
 
 
+def test_the_newest_lines_of_a_long_log_are_asked_for_and_told_oldest_first() -> None:
+    newest_first = logged("Rate limiting B, too many attempts", "connection handler failed")
+    host = FakeMachine({"journalctl": Output(newest_first)})
+    piece = service._log(host, Stopwatch(), 0.0)
+    # Without -r, journalctl 252 takes -n beside --since for the oldest lines.
+    assert " -r -n 5000 " in host.ran[0]
+    assert [event["kind"] for event in piece.facts["events"]] == ["handler-failed", "rate-limited"]
+
+
 def test_without_leave_to_read_the_log_it_is_skipped() -> None:
     host = FakeMachine({"journalctl": Output("", 1, "", "No journal files were opened")})
     piece = service._log(host, Stopwatch(), 0.0)

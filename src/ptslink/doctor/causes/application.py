@@ -41,6 +41,10 @@ from ptslink.doctor.pattern import (
     timers,
 )
 
+#: The close code "try again later" (IANA, WebSocket Close Code Number Registry).
+_TRY_AGAIN_LATER = 1013
+#: What other servers say to who comes too often, whatever code they close with.
+_TOO_MANY = re.compile(r"(?i)rate.?limit|too many (?:attempts|requests|connections)")
 #: So many replacements within a minute are a quarrel, not a reconnection.
 QUARREL = 3
 
@@ -215,14 +219,27 @@ def _rate_lockout(case: Case) -> Match | None:
         return match(
             seen, 0.95 if alone else 0.6, *lines, ruled_out=("px-limit-req", "fw-ufw-limit-lockout")
         )
-    hits = ending(case, lambda link: bool(link.close_sent and link.close_sent[0] == 1013))
+    hits = ending(case, lambda link: _too_often(link.close_sent))
     if hits:
         return Match(0.93, (hits[-1].shown(),), ("px-limit-req",))
     told = ends_told(case, "rate-limited")
-    if told is None:
-        return None
-    shown = (told[0][-1].shown(), f"The log: {told[1]['text'][:160]}")
-    return Match(0.93, shown, ("px-limit-req",))
+    if told is not None:
+        shown = (told[0][-1].shown(), f"The log: {told[1]['text'][:160]}")
+        return Match(0.93, shown, ("px-limit-req",))
+    # A probe has a limit of its own: that it was closed so says it of everybody of its address.
+    for piece in (*case.all("ws.close"), *case.all("link.local")):
+        facts = piece.facts
+        if _too_often((facts.get("code"), str(facts.get("reason") or ""))):
+            said_so = logged(case, "rate-limited")
+            lines = [f"{piece.vantage}: {piece.seen}"]
+            lines += [f"The log: {said_so[-1]['text'][:160]}"] if said_so else []
+            return Match(0.93 if said_so else 0.85, tuple(lines), ("px-limit-req",))
+    return None
+
+
+def _too_often(close: tuple[Json, str] | None) -> bool:
+    """Whether a closing frame tells its receiver to try less often, by its code or in words."""
+    return close is not None and (close[0] == _TRY_AGAIN_LATER or bool(_TOO_MANY.search(close[1])))
 
 
 def _handler_exception(case: Case) -> Match | None:

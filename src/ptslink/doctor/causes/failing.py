@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ptslink.doctor.attempts import SAME_SECONDS, Attempt, Trouble, attempts, troubles
 from ptslink.doctor.cause import Fix, Match
 from ptslink.doctor.evidence import Case, Json
-from ptslink.doctor.pattern import Link, ending, link_location
+from ptslink.doctor.pattern import (
+    LOOP,
+    Link,
+    ailing,
+    by_controller,
+    current,
+    ending,
+    last_run,
+    link_location,
+)
 
 #: What a controller that retries each second trips over once anything has failed.
 RETRY_AFTERMATH = (
@@ -87,12 +97,34 @@ def unrecorded(case: Case, fits: Callable[[Link], bool] = lambda _: True) -> lis
 
 
 def ends_told(case: Case, *kinds: str) -> tuple[list[Link], Mapping[str, Json]] | None:
-    """Ends of links that nginx alone saw and the log tells of in the same moment, with the line."""
+    """Ends of links that nginx alone saw and the log tells of in the same moment, with the line.
+
+    A log may fall silent before the links do (the journal drops lines of who writes many): what
+    it told of most links of a run, it would have told of the rest, which ended alike.
+    """
     lines = [event for event in logged(case, *kinds) if event["at"] is not None]
-    hits = unrecorded(
-        case, lambda link: any(abs(event["at"] - link.at) <= SAME_SECONDS for event in lines)
-    )
+    times = sorted(float(event["at"]) for event in lines)
+
+    def told(link: Link) -> bool:
+        next_line = bisect_left(times, link.at - SAME_SECONDS)
+        return next_line < len(times) and times[next_line] <= link.at + SAME_SECONDS
+
+    hits = unrecorded(case, told)
+    if not hits and times:
+        hits = _told_before(case, times[-1] + SAME_SECONDS, told)
     return (hits, lines[-1]) if hits else None
+
+
+def _told_before(case: Case, silent: float, told: Callable[[Link], bool]) -> list[Link]:
+    """The links told of, of an unrecorded run that goes on though the log is *silent* since."""
+    mine = by_controller(current(case))
+    for controller in ailing(case):
+        run = [link for link in last_run(mine[controller]) if not link.code]
+        before = [link for link in run if link.at <= silent]
+        hits = [link for link in before if told(link)]
+        if len(hits) >= LOOP and 2 * len(hits) > len(before):
+            return hits
+    return []
 
 
 def service_answers(case: Case) -> bool:

@@ -278,14 +278,15 @@ def _log(
         if entry["port"] == port and str(entry["unit"]).endswith(".service")
     ]
     chosen = [word for unit in dict.fromkeys(units) for word in ("-u", unit)]
+    # With --since alone, journalctl (252) takes -n for the oldest lines; the newest are wanted.
     done = machine.run(
-        "journalctl", *chosen, "-o", "json", "-n", "5000", "--no-pager",
+        "journalctl", *chosen, "-o", "json", "-r", "-n", "5000", "--no-pager",
         f"--since=@{int(horizon)}",
         seconds=8.0,
     )  # fmt: skip
     if not done.ok:
         return watch.skipped("service.log", done.why)
-    events = read_log(done.text)
+    events = read_log("\n".join(reversed(done.text.splitlines())))
     seen = f"{len(events)} lines that name a fault"
     return watch.piece("service.log", Status.OK, seen, {"events": events})
 
