@@ -93,6 +93,21 @@ def nginx(
     ]
 
 
+def hung_up(when: str = "", *, by_another_site: bool = False) -> list[Evidence]:
+    """nginx closed the connection as a ``return 444`` says, and nobody else told why."""
+    rule = {"if": when, "args": ["444"], "line": 7}
+    line = proxied(0.0, status=444, by="nginx", upstream=None)
+    own, access, error = nginx(lines=[line], settings={} if by_another_site else {"return": [rule]})
+    if by_another_site:
+        (site,) = own.facts["sites"]
+        (place,) = site["locations"]
+        silent = {**place, "settings": {**place["settings"], "proxy_pass": None, "return": [rule]}}
+        front = {**site, "listen": [{**site["listen"][0], "default": True}], "locations": [silent]}
+        named = {**site, "names": ["pts.example.test"]}
+        own = seen("nginx.config", **{**own.facts, "sites": [front, named]})
+    return [own, access, error, CONFIG]
+
+
 def event(kind: str, at: float = NOW, text: str = "", **more: Any) -> dict[str, Any]:
     return {"time": at, "level": "info", "kind": kind, "text": text or kind, "connection": 1,
             "pid": 7, "client": "198.51.100.20", "request": "GET /ptsWebSocket HTTP/1.1",
@@ -884,6 +899,10 @@ HARD: list[tuple[str, str, list[Evidence]]] = [
             CONFIG,
         ],
     ),
+    # 444: the link's own location, or another site that answers for the address.
+    ("px-access-denied", "px-default-server", hung_up()),
+    ("px-access-denied", "px-default-server", hung_up(when='$http_user_agent = ""')),
+    ("px-default-server", "px-access-denied", hung_up(by_another_site=True)),
     # 429 and 503: ours or nginx's.
     ("app-rate-lockout", "px-limit-req", refused("rate-limited", 429)),
     (

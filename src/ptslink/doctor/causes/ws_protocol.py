@@ -372,9 +372,12 @@ CAUSES: tuple[Cause, ...] = (
         Layer.WS_PROTOCOL,
         "The controller sends text that is not UTF-8",
         Fix(
-            "Write names (station, grades, users) in plain letters on the controller.",
+            "Write names (station, grades, users) in plain letters on the controller. Until that "
+            "is done, listen.validate_utf8: false lets the server keep such text as it came.",
             _STAYS,
             Auto.ASK,
+            PROVISION_SERVER,
+            {"pts_server_settings": {"listen": {"validate_utf8": False}}},
             controller="Names of the station, fuel grades and users",
         ),
         _utf8,

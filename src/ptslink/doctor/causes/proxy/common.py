@@ -9,6 +9,7 @@ from typing import Any
 from ptslink.doctor.attempts import Attempt
 from ptslink.doctor.cause import Auto, Fix
 from ptslink.doctor.causes.failing import PROVISION_NGINX, service_config
+from ptslink.doctor.collect.nginx_config import location_for, site_for
 from ptslink.doctor.evidence import Case, Json
 from ptslink.handshake.path import link_path
 
@@ -48,6 +49,35 @@ def own_hosts(case: Case) -> list[str]:
     return [host_in(case.target)] + [
         str(entry["address"]) for entry in case.fact("net.addresses", "addresses") or []
     ]
+
+
+def wrong_site(a: Attempt, case: Case) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The site that answers for the Host sent, and the one that should have, if they differ."""
+    config = nginx_config(case)
+    if not config or a.port is None or not a.path:
+        return None
+    got = site_for(config, a.port, a.host or "")
+    if got is None:
+        return None
+    taken = location_for(got, a.path)
+    if taken is not None and taken["settings"]["proxy_pass"] and not got["settings"]["return"]:
+        return None
+    for site in config.get("sites", []):
+        if site is got or all(entry["port"] != a.port for entry in site["listen"]):
+            continue
+        place = location_for(site, a.path)
+        if place is not None and place["settings"]["proxy_pass"]:
+            return got, site
+    return None
+
+
+def hung_up(a: Attempt, case: Case) -> bool:
+    """Whether a ``return 444`` of the link's own site closed the connection without an answer."""
+    site = site_for(nginx_config(case), a.port or 80, a.host or "")
+    if a.status != 444 or site is None or not a.path or wrong_site(a, case) is not None:
+        return False
+    level = location_for(site, a.path) or site
+    return any(rule["args"][:1] == ["444"] for rule in level["settings"]["return"])
 
 
 def returning(case: Case, start: str) -> Iterator[tuple[str, list[str]]]:

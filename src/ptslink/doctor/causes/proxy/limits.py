@@ -14,7 +14,7 @@ from ptslink.doctor.causes.failing import (
     match,
     where,
 )
-from ptslink.doctor.causes.proxy.common import nginx_config, nginx_fix, returning
+from ptslink.doctor.causes.proxy.common import hung_up, nginx_config, nginx_fix, returning
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import link_location
 
@@ -47,9 +47,13 @@ def _limit(case: Case, kind: str, directive: str, out: tuple[str, ...]) -> Match
 
 
 def _access_denied(case: Case) -> Match | None:
-    seen = failing(case, lambda a: a.status == 403 and by_nginx(a))
+    seen = failing(case, lambda a: (a.status == 403 and by_nginx(a)) or hung_up(a, case))
     if seen is None:
         return None
+    if seen.status == 444:
+        lines = [f"{file}: return {' '.join(args)}" for file, args in returning(case, "444")]
+        lines.append("nginx closes the connection without an answer, as it is told to.")
+        return match(seen, 0.95, *lines, ruled_out=("px-default-server", "hs-malformed-request"))
     event = seen.event("denied-by-rule")
     lines = [f"nginx: {event['text']}"] if event else []
     place = link_location(case)
@@ -138,8 +142,10 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "px-access-denied",
         Layer.PROXY,
-        "nginx forbids the request: 403",
-        nginx_fix("Take the deny, allow, geo or User-Agent rule off the location of the link."),
+        "nginx is told to refuse the request (403, or 444: closed without an answer)",
+        nginx_fix(
+            "Take the deny, allow, geo, User-Agent or return rule off the location of the link."
+        ),
         _access_denied,
         RETRY_AFTERMATH,
     ),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ptslink.doctor.attempts import Attempt
 from ptslink.doctor.cause import Cause, Layer, Match
 from ptslink.doctor.causes.failing import (
@@ -18,12 +16,14 @@ from ptslink.doctor.causes.proxy.common import (
     asks_link,
     host_in,
     host_of,
+    hung_up,
     nginx_config,
     nginx_fix,
     own_hosts,
     returning,
+    wrong_site,
 )
-from ptslink.doctor.collect.nginx_config import location_for, site_for
+from ptslink.doctor.collect.nginx_config import site_for
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import link_location
 
@@ -81,7 +81,7 @@ def _location_404(case: Case) -> Match | None:
     def nowhere(a: Attempt) -> bool:
         if not (a.status == 404 and by_nginx(a)):
             return False
-        return asks_link(a, case) and _wrong_site(a, case) is None
+        return asks_link(a, case) and wrong_site(a, case) is None
 
     seen = failing(case, nowhere)
     if seen is None:
@@ -94,33 +94,13 @@ def _location_404(case: Case) -> Match | None:
     return match(seen, 0.94, *lines, ruled_out=("px-path-rewrite", "hs-wrong-path"))
 
 
-def _wrong_site(a: Attempt, case: Case) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The site that answers for the Host sent, and the one that should have, if they differ."""
-    config = nginx_config(case)
-    if not config or a.port is None or not a.path:
-        return None
-    got = site_for(config, a.port, a.host or "")
-    if got is None:
-        return None
-    taken = location_for(got, a.path)
-    if taken is not None and taken["settings"]["proxy_pass"] and not got["settings"]["return"]:
-        return None
-    for site in config.get("sites", []):
-        if site is got or all(entry["port"] != a.port for entry in site["listen"]):
-            continue
-        place = location_for(site, a.path)
-        if place is not None and place["settings"]["proxy_pass"]:
-            return got, site
-    return None
-
-
 def _default_server(case: Case) -> Match | None:
     def elsewhere(a: Attempt) -> bool:
         if a.status == 101 or by_service(a):
             return False
-        if _wrong_site(a, case) is not None:
+        if wrong_site(a, case) is not None:
             return True
-        return a.status == 444
+        return a.status == 444 and not hung_up(a, case)
 
     seen = failing(case, elsewhere)
     if seen is None:
@@ -130,7 +110,7 @@ def _default_server(case: Case) -> Match | None:
         seen = failing(case, lambda a: a.source in ("site", "control"))
         line = f"With Host: {named} the link is made; with the address it is not."
         return match(seen, 0.9, line)
-    wrong = _wrong_site(seen, case)
+    wrong = wrong_site(seen, case)
     lines = [f"The request's Host is {seen.host!r}."]
     if wrong:
         got, right = wrong
