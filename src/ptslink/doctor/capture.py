@@ -9,6 +9,8 @@ Evidence (vantage ``server``, or wherever the capture was taken):
     ``end``          {"by": client|server, "how": fin|rst, "at": seconds} of the first end, or None
     ``retransmits``  {"client": n, "server": n}; ``largest_lost`` bytes of the largest one
     ``bytes``        {"client": n, "server": n}; ``quiet`` the same: seconds of silence at the end
+    ``ttl``          {"client": n, "server": n} of the first packet but a RST, as it arrived;
+    ``rst_ttl``      the same of the first RST: another way or another sender where they differ
     ``first_bytes``  {"client": hex, "server": hex}
     ``tls``          {"version": offered, "name", "alerts": [{"by", "number", "at"}]} or None
     ``http``         {"method", "path", "version", "host", "upgrade", "connection", "via",
@@ -70,6 +72,8 @@ FIELDS = (
     "icmp.type",
     "icmp.code",
     "ipv6.dst",
+    "ip.ttl",
+    "ipv6.hlim",
 )
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 
@@ -97,6 +101,8 @@ class Stream:
     largest_lost: int = 0
     bytes: dict[str, int] = field(default_factory=lambda: {"client": 0, "server": 0})
     heard: dict[str, float] = field(default_factory=dict)
+    ttl: dict[str, int] = field(default_factory=dict)
+    rst_ttl: dict[str, int] = field(default_factory=dict)
     first_bytes: dict[str, str] = field(default_factory=dict)
     tls: dict[str, Json] | None = None
     http: dict[str, Json] | None = None
@@ -122,6 +128,8 @@ class Stream:
             "largest_lost": self.largest_lost,
             "bytes": self.bytes,
             "quiet": {who: round(over - at, 6) for who, at in self.heard.items()},
+            "ttl": self.ttl,
+            "rst_ttl": self.rst_ttl,
             "first_bytes": self.first_bytes,
             "tls": self.tls,
             "http": self.http,
@@ -134,12 +142,16 @@ def read_fields(text: str) -> tuple[list[dict[str, Json]], list[dict[str, Json]]
     """``tshark -T fields -E header=y`` (tab separated) as (facts of each stream, ICMP errors)."""
     lines = text.split("\n")
     names = lines[0].split("\t")
+    return read_rows(dict(zip(names, line.split("\t"), strict=False)) for line in lines[1:] if line)
+
+
+def read_rows(
+    rows: Iterable[Mapping[str, str]],
+) -> tuple[list[dict[str, Json]], list[dict[str, Json]]]:
+    """Packets in the order they were seen, by the names of :data:`FIELDS`, as the same."""
     streams: dict[int, Stream] = {}
     icmp: list[dict[str, Json]] = []
-    for line in lines[1:]:
-        if not line:
-            continue
-        row = dict(zip(names, line.split("\t"), strict=False))
+    for row in rows:
         if row.get("icmp.type"):
             icmp.append(_icmp(row))
             continue
@@ -188,6 +200,9 @@ def _packet(streams: dict[int, Stream], row: Mapping[str, str]) -> None:
 def _tcp(
     stream: Stream, who: str, at: float, flags: int, size: int, row: Mapping[str, str]
 ) -> None:
+    hops = _number(row.get("ip.ttl") or row.get("ipv6.hlim") or "")
+    if hops is not None:
+        (stream.rst_ttl if flags & _RST else stream.ttl).setdefault(who, hops)
     if flags & _SYN:
         if who == "client":
             stream.syn_retries += stream.syn
@@ -421,4 +436,12 @@ def _tshark(file: Path, fields: Iterable[str], decode: Iterable[str]) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
-__all__: Sequence[str] = ("CaptureError", "evidence", "failed", "gather", "read_fields", "told")
+__all__: Sequence[str] = (
+    "CaptureError",
+    "evidence",
+    "failed",
+    "gather",
+    "read_fields",
+    "read_rows",
+    "told",
+)

@@ -83,6 +83,8 @@ def _seen(failed: Evidence, case: Case, place: Place) -> Iterator[str]:
         yield f"The same request is answered with 101 when changed so: {', '.join(passing)}"
     for piece in case.all("route.trace", failed.vantage):
         yield f"The way {piece.seen}"
+    for piece in case.all("tcp.packets", failed.vantage):
+        yield f"At the network card {piece.seen}"
     before = None
     for piece in case.evidence:
         if piece is failed:

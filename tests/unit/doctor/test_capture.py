@@ -223,3 +223,10 @@ def test_a_missing_tshark_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr("shutil.which", lambda _name: None)
     with pytest.raises(CaptureError, match="tshark is not installed"):
         capture.gather(tmp_path / "a.pcap")
+
+
+def test_the_ttl_of_a_reset_is_told_beside_that_of_the_answers() -> None:
+    facts = stream(up(0.0, SYN, **{"ip.ttl": "60"}), down(0.1, SYN_ACK, **{"ip.ttl": "64"}),
+                   up(0.2, RST, **{"ip.ttl": "249"}), up(0.3, RST, **{"ip.ttl": "60"}))  # fmt: skip
+    assert facts["ttl"] == {"client": 60, "server": 64}
+    assert facts["rst_ttl"] == {"client": 249}

@@ -16,6 +16,7 @@ from ptslink.doctor.probe import survey as survey_module
 from ptslink.doctor.probe.certificate import NotACertificateError, read_certificate
 from ptslink.doctor.probe.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close_payload
 from ptslink.doctor.probe.survey import survey
+from ptslink.doctor.probe.target import parse_target
 from unit.probe.conftest import Pair
 from unit.probe.scripted import Peer, ScriptedServer, right
 
@@ -49,6 +50,18 @@ def test_a_healthy_link_is_walked_once_and_only_a_large_message_added(serve: Ser
     assert len(server.heads) == 3  # GET, the link, the large message
     [window] = named(found, "survey.window")
     assert window.facts["from"] <= window.facts["to"] <= time.time() + 0.001
+
+
+def test_the_network_card_is_looked_at_where_that_is_allowed(serve: Serve) -> None:
+    server = serve(right)
+    [card] = named(pieces(server.url), "tcp.packets")
+    if card.status is Status.SKIPPED:
+        assert "it takes root" in card.seen or "only taken on Linux" in card.seen
+    else:
+        port = str(parse_target(server.url).port)
+        assert card.facts["address"] == "127.0.0.1"
+        assert card.facts["sent"][port] == 3  # GET, the link, the large message
+        assert card.facts["answered"] == {port: 0}
 
 
 def test_evidence_survives_json_and_names_its_vantage(serve: Serve) -> None:

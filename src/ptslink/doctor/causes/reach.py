@@ -95,6 +95,35 @@ class Reach:
             return None
         return next((one for one in self.site if one.errno in errnos), None)
 
+    def at_the_card(self, failed: Connect) -> Mapping[str, Json] | None:
+        """What a failed attempt looked like at the card of the machine that made it, if it may
+        look (``tcp.packets``)."""
+        for piece in self.case.all("tcp.packets", failed.vantage):
+            if piece.facts["address"] == failed.address:
+                return piece.facts
+        return None
+
+    def never_left(self, failed: Connect) -> bool:
+        """Whether its SYN was held back by the very machine that tried, others were not."""
+        card = self.at_the_card(failed)
+        return card is not None and bool(card["sent"]) and str(failed.port) not in card["sent"]
+
+    def reset_from_nearer(self, failed: Connect) -> tuple[int, int] | None:
+        """How many hops away its RST was made, and how many the nearest of the address's other
+        ports that answered; None where the RST is as far, or nobody looked."""
+        card = self.at_the_card(failed)
+        if card is None or failed.errno != "ECONNREFUSED":
+            return None
+        resets = [one["hops"] for one in card["resets"]
+                  if (one["port"], one["to"]) == (failed.port, "syn")]  # fmt: skip
+        answers = list(card["answered"].values())
+        if not resets or not answers:
+            return None
+        here, there = max(resets), min(answers)
+        # Packets of one machine may come by ways that differ by a router; none comes by no router.
+        near = there - here >= 2 or (here == 0 and there > 0)
+        return (here, there) if near else None
+
     @property
     def port(self) -> int | None:
         """The port the link is tried on."""

@@ -24,6 +24,7 @@ Evidence beyond that of ``ptslink.doctor.probe_evidence``:
     ``host`` (another name in ``Host``: one the server is known by), or ``plain-on-tls``
 ``dns.server``      see ``names.ask_all``; ``route.trace``: see ``path.trace``
 ``ws.large``        see ``trial.send_large``
+``tcp.packets``     see ``packets``: where it may, what all this looks like at the network card
 ``survey.window``   ``from``, ``to``: epoch seconds during which it tried things
 """
 
@@ -44,6 +45,7 @@ from urllib.parse import urlsplit
 from ptslink.doctor.evidence import Evidence, Status
 from ptslink.doctor.probe import names, surroundings
 from ptslink.doctor.probe.link import LinkProbe, ProbeOptions, refused
+from ptslink.doctor.probe.packets import Packets
 from ptslink.doctor.probe.path import trace
 from ptslink.doctor.probe.response import shown
 from ptslink.doctor.probe.result import LinkResult
@@ -111,18 +113,23 @@ def survey(
         address=address, timeout=timeout, idle=idle, ca=ca,
         controller_id=controller_id, credentials=credentials,
     )  # fmt: skip
-    result = LinkProbe(target, options).run()
-    walked = link_evidence(result, vantage)
-    yield from (piece for piece in walked if piece.probe == "dns.resolve")
-    if result.step("resolve").status == "failed":
-        yield from names.ask_all(target.host, min(timeout, TRIAL_SECONDS), vantage)
-    routes = list(surroundings.before(_tried(result), vantage))
-    yield from routes
-    yield from (piece for piece in walked if piece.probe != "dns.resolve")
-    yield from _ended(result, vantage)
-    yield from surroundings.after(routes)
-    for piece in _around(target, result, options, thorough):
-        yield replace(piece, vantage=vantage)
+    with Packets() as packets:
+        result = LinkProbe(target, options).run()
+        walked = link_evidence(result, vantage)
+        yield from (piece for piece in walked if piece.probe == "dns.resolve")
+        if result.step("resolve").status == "failed":
+            yield from names.ask_all(target.host, min(timeout, TRIAL_SECONDS), vantage)
+        routes = list(surroundings.before(_tried(result), vantage))
+        yield from routes
+        yield from (piece for piece in walked if piece.probe != "dns.resolve")
+        yield from _ended(result, vantage)
+        yield from surroundings.after(routes)
+        tried = _tried(result)
+        for piece in _around(target, result, options, thorough):
+            if piece.probe == "tcp.connect":
+                tried.append(piece.facts["address"])
+            yield replace(piece, vantage=vantage)
+        yield from packets.evidence(tried, {target.port, *PORTS}, vantage)
     window = {"from": round(began, 3), "to": round(time.time(), 3)}
     seen = f"tried for {window['to'] - window['from']:.1f} s"
     yield Evidence("survey.window", Status.OK, seen, window, vantage=vantage)
