@@ -77,6 +77,24 @@ ID = "00AA00000000000000000001"
 OTHER = "00AA00000000000000000002"
 OOM = {"at": NOW - 60, "process": "ptslink", "unit": "ptslink.service", "line": "Killed process 3"}
 
+#: Takes every second SYN to the port of the link, and one that forbids something else.
+EVERY_SECOND = "inet odd i: tcp dport 80 numgen inc mod 2 0 drop"
+ODD_SYNS = "inet odd i: tcp dport 80 tcp sequence 1 drop"
+TYPED = "ip filter ufw-before-input: -m rt --rt-type 0 -j DROP"
+
+
+def half_lost(rule: str, count: int | None = None, answered: int | None = None) -> Case:
+    """Every second SYN of the site is lost; *answered* of ten that the server's card saw."""
+    again = [{"errno": None, "ms": 1030.0}, {"errno": None, "ms": 0.4}] * 4
+    watch = [] if answered is None else [
+        piece("net.watch", seconds=9.0, ports=[80], syn_in={SITE: {"80": 10}}, rst_out={},
+              syn_ack_out={SITE: {"80": answered}}, rst_in={}, icmp_out={}),
+    ]  # fmt: skip
+    return changed(connect(ms=1031.0), piece("tcp.again", "site", port=80, attempts=again),
+                   firewall(maybe=[rule], maybe_packets=[count]), *watch,
+                   without=("net.watch",))  # fmt: skip
+
+
 # cause, the case it must be named first in
 NAMED: list[tuple[str, Case]] = [
     (
@@ -143,6 +161,32 @@ NAMED: list[tuple[str, Case]] = [
         ),
     ),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (half_lost(EVERY_SECOND, 5, answered=5), "fw-ufw-drop"),
+        (half_lost(EVERY_SECOND), "fw-ufw-drop"),
+        (half_lost(EVERY_SECOND, 0, answered=5), "fw-ufw-drop"),
+        (half_lost(ODD_SYNS, answered=5), "fw-ufw-drop"),
+        (half_lost(ODD_SYNS, 5), "fw-ufw-drop"),
+        # Nothing shows that the rule took them.
+        (half_lost(EVERY_SECOND, 0), "l3-packet-loss"),
+        (half_lost(EVERY_SECOND, 5, answered=10), "l3-packet-loss"),
+        (half_lost(ODD_SYNS), "l3-packet-loss"),
+        (half_lost(ODD_SYNS.replace("80", "8080"), 5), "l3-packet-loss"),
+        (half_lost(TYPED, 5, answered=5), "l3-packet-loss"),
+    ],
+)
+def test_a_rule_that_takes_some_connections_is_told_from_a_bad_line(
+    case: Case, expected: str
+) -> None:
+    (finding,) = judge(case, CAUSES).findings
+    assert finding.id == expected
+    assert (EVERY_SECOND in str(finding.match) or ODD_SYNS in str(finding.match)) == (
+        expected == "fw-ufw-drop"
+    )
 
 
 @pytest.mark.parametrize(("expected", "case"), NAMED)

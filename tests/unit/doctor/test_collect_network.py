@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from pathlib import Path
 
@@ -66,6 +67,25 @@ def test_a_rate_limit_counts_as_not_met_and_is_told_of() -> None:
     assert "recent" in rule
     assert "ufw-user-limit" in rule
     assert trace(UFW_LIMIT, Packet(80, interface="eth0")).maybe == ()
+
+
+def test_a_rule_that_takes_every_second_packet_is_told_of_with_its_count() -> None:
+    # As nft 1.0.6 lists `tcp dport 80 numgen inc mod 2 0 counter drop`.
+    expressions = [
+        {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}},
+                   "right": 80}},
+        {"match": {"op": "==", "left": {"numgen": {"mode": "inc", "mod": 2, "offset": 0}},
+                   "right": 0}},
+        {"counter": {"packets": 7, "bytes": 420}},
+        {"drop": None},
+    ]  # fmt: skip
+    own = {"family": "inet", "table": "odd", "handle": 1}
+    chain = {**own, "name": "i", "hook": "input", "prio": -5, "policy": "accept"}
+    items = [{"table": {"family": "inet", "name": "odd", "handle": 1}}, {"chain": chain},
+             {"rule": {**own, "chain": "i", "expr": expressions}}]  # fmt: skip
+    told = trace(firewall.read_nft(json.dumps({"nftables": items})), Packet(80))
+    assert told.maybe == ("inet odd i: tcp dport 80 numgen inc mod 2 0 drop",)
+    assert told.maybe_packets == (7,)
 
 
 def test_a_forwarded_port_names_where_it_goes() -> None:

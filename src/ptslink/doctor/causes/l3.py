@@ -313,7 +313,7 @@ def _mtu(case: Case) -> Match | None:
     lost, stuck = _big_lost(case), _stuck(case)
     if lost is None and stuck is None:
         return None
-    if _loss(case) is not None:
+    if packet_loss(case) is not None:
         return None  # small packets are lost as well
     if lost is None and reach.site:
         # Seen from the server alone it may be a dead peer; here the peer is alive and well.
@@ -342,7 +342,8 @@ def _mtu(case: Case) -> Match | None:
     )
 
 
-def _loss(case: Case) -> Match | None:
+def packet_loss(case: Case) -> Match | None:
+    """Connections of which some came about only after their SYN was sent again."""
     reach = Reach(case)
     tries = [
         (float(attempt["ms"]), attempt.get("errno"))
@@ -498,6 +499,6 @@ CAUSES: tuple[Cause, ...] = (
             Auto.YES,
             ansible={"pts_server_ping_timeout_seconds": 60},
         ),
-        _loss,
+        packet_loss,
     ),
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.causes.l3 import packet_loss
 from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import Link, current, timers
@@ -268,7 +271,9 @@ def _is_ban(facts: Mapping[str, Any]) -> bool:
 def _drop(case: Case) -> Match | None:
     reach = Reach(case)
     found = _filtered(reach)
-    if found is None or found[1]["verdict"] != "drop" or _is_ban(found[1]):
+    if found is None:
+        return _drops_some(case, reach)
+    if found[1]["verdict"] != "drop" or _is_ban(found[1]):
         return None
     failed, facts = found
     if failed is not None and failed.errno != "ETIMEDOUT":
@@ -284,6 +289,55 @@ def _drop(case: Case) -> Match | None:
                    "l3-rp-filter-asymmetric", "tcp-service-down", "nat-forward-missing-or-hairpin"),
         fix=_allow(facts),
     )  # fmt: skip
+
+
+def _drops_some(case: Case, reach: Reach) -> Match | None:
+    """A rule that takes one SYN and lets the next one in: to the site it looks like a bad line."""
+    lost = packet_loss(case)
+    if lost is None or not reach.site:
+        return None
+    first = reach.site[0]
+    facts = reach.firewall(first.port, first.family) or {}
+    syns, answers = sum(reach.syns(first.port).values()), sum(reach.answers(first.port).values())
+    if syns and answers >= syns:
+        return None  # what reached the card was answered: it was lost before
+    for rule, count in zip_longest(facts.get("maybe") or (), facts.get("maybe_packets") or ()):
+        # Rules may have been read before the site tried; what the card saw is newer.
+        if (count == 0 and not syns) or _is_limit(rule):
+            continue
+        if not (_by_chance(rule) or (_names_port(rule, first.port) and (count or syns))):
+            continue
+        return Match(
+            0.97 if count or syns else 0.92,
+            (
+                *lost.evidence,
+                *lines(
+                    f"server: some SYN to port {first.port} meet: {rule}"
+                    + (f" ({count} packets so far)" if count else ""),
+                    f"server: {syns} SYN arrived at its card, {answers} SYN-ACK left"
+                    if syns
+                    else None,
+                ),
+            ),
+            ruled_out=("l3-packet-loss", "fw-upstream-drop", "l3-mtu-blackhole"),
+            fix=Fix(
+                f"Take that rule away, or except TCP port {first.port} from it; find out who put "
+                "it there.",
+                "Ten connections in a row each take no longer than the way there and back.",
+                Auto.ASK,
+                command="nft -a list ruleset | less; iptables-save -c | less",
+            ),
+        )
+    return None
+
+
+def _by_chance(rule: str) -> bool:
+    """Whether a rule takes packets by chance or by count (iptables' statistic, nft's numgen)."""
+    return any(word in rule for word in ("statistic", "numgen"))
+
+
+def _names_port(rule: str, port: int) -> bool:
+    return re.search(rf"dports? (?:\S*,)?{port}\b", rule) is not None
 
 
 def _meant(reach: Reach, case: Case, port: int) -> bool:

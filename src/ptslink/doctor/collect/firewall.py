@@ -91,6 +91,8 @@ class Outcome:
     packets: int | None = None
     #: Rules that drop or reject under a condition that cannot be judged here.
     maybe: tuple[str, ...] = ()
+    #: The counter of each of them, None where it has none.
+    maybe_packets: tuple[int | None, ...] = ()
     #: Where a DNAT rule sends it, ``address:port``, or empty.
     dnat: str = ""
 
@@ -101,6 +103,7 @@ class Outcome:
             "answer": self.answer,
             "packets": self.packets,
             "maybe": list(self.maybe),
+            "maybe_packets": list(self.maybe_packets),
             "dnat": self.dnat,
         }
 
@@ -119,7 +122,7 @@ def trace(tables: Sequence[Table], packet: Packet) -> Outcome:
             end = walk.base(table, chain)
             if end is not None:
                 return end
-    return Outcome("accept", walk.accepted_by, maybe=tuple(walk.maybe), dnat=walk.dnat)
+    return walk.outcome("accept", walk.accepted_by)
 
 
 def _base_chains(tables: Sequence[Table], family: str, hook: str) -> list[tuple[Table, Chain]]:
@@ -141,7 +144,8 @@ class _Walk:
 
     def __init__(self, packet: Packet) -> None:
         self.packet = packet
-        self.maybe: list[str] = []
+        #: Rules that may take it, each with its counter.
+        self.maybe: list[tuple[str, int | None]] = []
         self.perhaps_accepted = False
         self.dnat = ""
         self.accepted_by = ""
@@ -165,7 +169,14 @@ class _Walk:
     def _dead(self, verdict: str, rule: str, answer: str, packets: int | None) -> Outcome:
         if self.perhaps_accepted:
             verdict = "unknown"
-        return Outcome(verdict, rule, answer, packets, tuple(self.maybe), self.dnat)
+        return self.outcome(verdict, rule, answer, packets)
+
+    def outcome(
+        self, verdict: str, rule: str, answer: str = "", packets: int | None = None
+    ) -> Outcome:
+        """What became of it, with all that was met on the way."""
+        texts, counts = tuple(text for text, _ in self.maybe), tuple(n for _, n in self.maybe)
+        return Outcome(verdict, rule, answer, packets, texts, counts, self.dnat)
 
     def chain(self, table: Table, chain: Chain, depth: int) -> tuple[str, Rule, str, str] | None:
         """(action, rule, where, answer) of the first final rule; None when the end is reached."""
@@ -181,7 +192,7 @@ class _Walk:
                     break
             if fits is None:
                 if self._would_kill(table, action, target, depth):
-                    self.maybe.append(f"{where}: {rule.text}")
+                    self.maybe.append((f"{where}: {rule.text}", rule.packets))
                 elif self._would_accept(table, action, target, depth):
                     self.perhaps_accepted = True
                 continue
@@ -614,6 +625,8 @@ def _nft_text(rule: Mapping[str, Any]) -> str:
                     name = str(left["meta"].get("key"))
                 elif "ct" in left:
                     name = f"ct {left['ct'].get('key')}"
+                elif "numgen" in left:
+                    name = f"numgen {left['numgen'].get('mode')} mod {left['numgen'].get('mod')}"
             sign = "" if value.get("op") in ("==", "in") else f"{value.get('op')} "
             right = value["right"]
             shown = ",".join(str(one) for one in _nft_values(right)[:6])

@@ -20,7 +20,8 @@ The evidence and its facts (a fact is left out where it could not be read):
 ``net.rp_filter``  ``interfaces``: {name: 0|1|2, the value in force: the higher of all and its own}
 ``net.firewall``  one per port and family: ``port``, ``family``, ``source`` (null: anybody),
     ``manager`` ufw|firewalld|nftables|iptables|none, and the :class:`firewall.Outcome` keys
-    ``verdict`` accept|drop|reject|unknown, ``rule``, ``answer``, ``packets``, ``maybe``, ``dnat``
+    ``verdict`` accept|drop|reject|unknown, ``rule``, ``answer``, ``packets``, ``maybe``,
+    ``maybe_packets``, ``dnat``
 ``net.bans``  ``jails``: {name: [address]}; ``rules``: addresses that drop/reject rules name
 ``net.conntrack``  ``count``, ``max``, ``dropped`` (table full), ``full_lines`` of the kernel log
 ``net.limited``  ``lines``: kernel log lines of ``[UFW LIMIT BLOCK]``; ``recent``: addresses in
