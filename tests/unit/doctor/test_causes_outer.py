@@ -382,3 +382,85 @@ def test_a_watch_that_began_late_still_misses_what_is_tried_on_end() -> None:
     window = piece("survey.window", "site", **{"from": NOW, "to": NOW + 3.0})
     case = changed(connect("ETIMEDOUT", 5000.0), window, watch, without=("http.upgrade",))
     assert named(case)[:1] == ["fw-upstream-drop"]
+
+
+URL = "ws://10.77.1.10/ptsWebSocket"
+
+
+def card(vantage: str = "site", **facts: Any) -> Evidence:
+    """What the network card showed of tries that got no further than their SYN."""
+    merged: dict[str, Any] = {
+        "address": SERVER, "variation": True, "sent": {"80": 1, "443": 1}, "resent": {},
+        "answered": {"443": 7}, "resets": [], "icmp": [],
+    }  # fmt: skip
+    return piece("tcp.packets", vantage, **(merged | facts))
+
+
+def reset(hops: int, port: int = 80, to: str = "syn") -> list[dict[str, Any]]:
+    return [{"port": port, "to": to, "hops": hops}]
+
+
+@pytest.mark.parametrize(
+    ("resets", "expected"),
+    [
+        (reset(0), "fw-site-egress-block"),
+        (reset(3), "fw-upstream-drop"),
+        # As far as what answers, a router more or less: the far end's own.
+        (reset(7), "unlisted-tcp"),
+        (reset(6), "unlisted-tcp"),
+        (reset(0, port=3000), "unlisted-tcp"),
+        (reset(0, to="connection"), "unlisted-tcp"),
+        ([], "unlisted-tcp"),
+    ],
+)
+def test_a_refusal_made_nearer_than_what_answers_is_not_the_servers(
+    resets: list[dict[str, Any]], expected: str
+) -> None:
+    case = Case(URL, [connect("ECONNREFUSED"), card(resets=resets)])
+    assert named(case)[:1] == [expected]
+
+
+def test_without_anything_that_answers_no_refusal_is_near() -> None:
+    case = Case(URL, [connect("ECONNREFUSED"), card(resets=reset(0), answered={})])
+    assert named(case) == ["unlisted-tcp"]
+
+
+def test_what_one_site_alone_is_refused_on_the_way_is_kept_in_by_its_network() -> None:
+    elsewhere = connect(vantage="control")
+    case = Case(URL, [connect("ECONNREFUSED"), elsewhere, card(resets=reset(3))])
+    assert named(case)[:1] == ["fw-site-egress-block"]
+
+
+def test_a_syn_that_arrived_was_not_refused_on_the_way() -> None:
+    refused = [connect("ECONNREFUSED"), card(resets=reset(0))]
+    case = changed(*refused, without=("http.upgrade",))
+    assert "fw-site-egress-block" not in named(case)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ({"443": 1}, "fw-site-egress-block"),
+        ({"80": 3, "443": 1}, "unlisted-tcp"),
+        # Nothing left at all: nobody answers for the gateway, or for the address.
+        ({}, "unlisted-tcp"),
+    ],
+)
+def test_a_syn_that_never_left_was_held_back_where_it_was_made(
+    sent: dict[str, int], expected: str
+) -> None:
+    case = Case(URL, [connect("ETIMEDOUT", 5000.0), card(sent=sent)])
+    assert named(case)[:1] == [expected]
+
+
+def test_that_nothing_came_back_is_told_and_not_where_an_error_did() -> None:
+    watch = piece("net.watch", ports=[80], seconds=5.0, syn_in={}, syn_ack_out={}, rst_out={},
+                  rst_in={}, icmp_out={})  # fmt: skip
+    prohibited = [{"from": "198.51.100.1", "type": 3, "code": 13, "port": 80}]
+    for icmp, silent in (([], True), (prohibited, False)):
+        looked = card(sent={"80": 3}, icmp=icmp)
+        case = changed(connect("ETIMEDOUT", 5000.0), watch, looked, without=("http.upgrade",))
+        [finding, *_] = judge(case, CAUSES).findings
+        assert finding.id == "fw-upstream-drop"
+        told = "site: 3 SYN left the network card; neither RST nor ICMP came back"
+        assert (told in finding.match.evidence) is silent

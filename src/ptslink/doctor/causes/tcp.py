@@ -557,8 +557,12 @@ def _served_and_open(reach: Reach, failed: Connect) -> bool:
 
 def _upstream_drop(case: Case) -> Match | None:
     reach = Reach(case)
-    failed = reach.failed("ETIMEDOUT")
-    if failed is None or not reach.nothing_arrived or reach.connects_elsewhere:
+    failed = reach.failed("ETIMEDOUT", "ECONNREFUSED")
+    if failed is None or reach.never_left(failed):
+        return None
+    if failed.errno == "ECONNREFUSED":
+        return _upstream_reset(reach, failed)
+    if not reach.nothing_arrived or reach.connects_elsewhere:
         return None
     if not reach.is_server(failed.address) or not _served_and_open(reach, failed):
         return None
@@ -575,10 +579,39 @@ def _upstream_drop(case: Case) -> Match | None:
             else None,
             f"server: other ports are reached ({listed(others)})" if others else None,
             f"server: port {failed.port} is served and its own firewall lets it in",
+            _left(reach, failed),
         ),
         ruled_out=("fw-ufw-drop", "tcp-service-down", "l3-no-return-route",
                    "l3-rp-filter-asymmetric", *(("fw-site-egress-block",) if both else ())),
     )  # fmt: skip
+
+
+def _upstream_reset(reach: Reach, failed: Connect) -> Match | None:
+    """A RST that was made on the way, neither in the site's own network nor by the server."""
+    nearer = reach.reset_from_nearer(failed)
+    if nearer is None or nearer[0] == 0 or reach.connects_elsewhere or reach.syns(failed.port):
+        return None
+    if reach.server_seen and not _served_and_open(reach, failed):
+        return None
+    return Match(0.75, lines(str(failed), _nearer(failed, nearer)), ruled_out=("tcp-service-down",))
+
+
+def _nearer(failed: Connect, hops: tuple[int, int]) -> str:
+    here, there = hops
+    where = "on this very network" if here == 0 else f"{here} hops away"
+    return (
+        f"{failed.vantage}: the RST was made {where}, other ports of that address answer from "
+        f"{there} hops away (TTL)"
+    )
+
+
+def _left(reach: Reach, failed: Connect) -> str | None:
+    """That the SYN did go out and nothing at all came back, where that was to be seen."""
+    card = reach.at_the_card(failed)
+    sent = card["sent"].get(str(failed.port)) if card else None
+    if not card or not sent or any(one["port"] == failed.port for one in card["icmp"]):
+        return None
+    return f"{failed.vantage}: {sent} SYN left the network card; neither RST nor ICMP came back"
 
 
 def _others_arriving(reach: Reach, failed: Connect) -> list[str]:
@@ -611,6 +644,32 @@ def _egress(case: Case) -> Match | None:
             ruled_out=("fw-firewalld-reject", "fw-reject-other", "fw-upstream-drop",
                        "l3-device-wrong-gateway", "l3-wrong-server-ip"),
         )  # fmt: skip
+    if failed.errno == "ETIMEDOUT" and reach.never_left(failed):
+        return Match(
+            0.9,
+            lines(
+                str(failed),
+                f"{failed.vantage}: no SYN to port {failed.port} left this machine's network card, "
+                "those to other ports did: its own packet filter holds it back",
+            ),
+            ruled_out=("fw-ufw-drop", "fw-upstream-drop", "tcp-service-down"),
+        )
+    nearer = reach.reset_from_nearer(failed)
+    if (
+        nearer is not None
+        and not reach.syns(failed.port)
+        and (nearer[0] == 0 or reach.connects_elsewhere)
+    ):
+        return Match(
+            0.9,
+            lines(
+                str(failed),
+                _nearer(failed, nearer),
+                next((str(one) for one in reach.elsewhere if one.errno is None), None),
+            ),
+            ruled_out=("tcp-service-down", "tcp-wrong-port", "fw-reject-other",
+                       "fw-upstream-drop"),
+        )  # fmt: skip
     others = _open_elsewhere(reach, failed)
     if reach.connects_elsewhere and (others or reach.nothing_arrived):
         if reach.server_seen and not reach.nothing_arrived and reach.watch is not None:
@@ -630,6 +689,7 @@ def _egress(case: Case) -> Match | None:
                 f"server: no SYN of the site to port {failed.port} arrived"
                 if reach.nothing_arrived
                 else None,
+                _left(reach, failed) if failed.errno == "ETIMEDOUT" else None,
             ),
             ruled_out=("fw-ufw-drop", "fw-upstream-drop", "tcp-service-down"),
         )
