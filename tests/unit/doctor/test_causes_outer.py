@@ -420,6 +420,12 @@ def test_a_refusal_made_nearer_than_what_answers_is_not_the_servers(
     assert named(case)[:1] == [expected]
 
 
+@pytest.mark.parametrize(("far", "expected"), [(1, "fw-site-egress-block"), (0, "unlisted-tcp")])
+def test_a_refusal_by_no_router_is_near_where_others_pass_one(far: int, expected: str) -> None:
+    looked = card(resets=reset(0), answered={"443": far})
+    assert named(Case(URL, [connect("ECONNREFUSED"), looked]))[:1] == [expected]
+
+
 def test_without_anything_that_answers_no_refusal_is_near() -> None:
     case = Case(URL, [connect("ECONNREFUSED"), card(resets=reset(0), answered={})])
     assert named(case) == ["unlisted-tcp"]
