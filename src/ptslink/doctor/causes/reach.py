@@ -269,7 +269,9 @@ class Reach:
             return False
         if self.connected and not self._watch_covers_site:
             return False
-        probes = {p.facts.get("controller_id") for p in self.case.all("http.upgrade")} - {None}
+        # A request from the second network says nothing of the site's way.
+        tries = self.case.all("http.upgrade", self.site[0].vantage)
+        probes = {piece.facts.get("controller_id") for piece in tries} - {None}
         traces = [
             *(self.case.fact("nginx.access", "lines") or ()),
             *(self.case.fact("service.records", "attempts") or ()),
