@@ -13,7 +13,7 @@ import sys
 from ptslink.handshake.accept import accept_value
 from ptslink.handshake.head import Head, HeadError
 from ptslink.server import front
-from ptslink.server.seam import Answer, Caller, Ending, FrontLimits, Peer
+from ptslink.server.seam import Answer, Arrival, Caller, Ending, FrontLimits, Peer
 from ptslink.server.wheel import Wheel
 
 #: Section 9 of the suite sends messages of up to 16 MiB.
@@ -23,7 +23,7 @@ MESSAGE_BYTES = 32 * 1024 * 1024
 class Echo:
     """A `ptslink.server.seam.Handler` that says everything back."""
 
-    def arrived(self, peer: Peer) -> Answer | None:  # noqa: ARG002
+    def arrived(self, peer: Arrival) -> Answer | None:  # noqa: ARG002
         return None
 
     def request(self, peer: Peer, head: Head, body: bytes) -> Answer | None:  # noqa: ARG002
@@ -48,7 +48,7 @@ class Echo:
     def ended(self, peer: Peer, ending: Ending) -> None:
         pass
 
-    def left(self, peer: Peer) -> None:
+    def left(self, peer: Arrival) -> None:
         pass
 
 

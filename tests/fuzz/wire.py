@@ -16,7 +16,7 @@ from ptslink.server.config import parse
 from ptslink.server.downlink import Downlink
 from ptslink.server.evidence import EvidenceLog
 from ptslink.server.front import SCRATCH_BYTES, Front
-from ptslink.server.seam import Answer, Caller, Ending, FrontLimits, Peer
+from ptslink.server.seam import Answer, Arrival, Caller, Ending, FrontLimits, Peer
 from ptslink.server.wheel import Wheel
 
 CONTROLLER = "AABBCCDDEEFF001122334455"
@@ -137,7 +137,7 @@ class Watched:
         self.opened_count = self.ended_count = self.left_count = 0
         self.endings: list[Ending] = []
 
-    def arrived(self, peer: Peer) -> Answer | None:
+    def arrived(self, peer: Arrival) -> Answer | None:
         return self._app.arrived(peer)
 
     def request(self, peer: Peer, head: Head, body: bytes) -> Answer | None:
@@ -167,7 +167,7 @@ class Watched:
         self.endings.append(ending)
         self._app.ended(peer, ending)
 
-    def left(self, peer: Peer) -> None:
+    def left(self, peer: Arrival) -> None:
         self.left_count += 1
         self._app.left(peer)
 

@@ -23,7 +23,7 @@ from ptslink.journal.records import MAX_PAGE, page, read
 from ptslink.server.app import JSON, App
 from ptslink.server.downlink import ALLOWED, CommandRefused
 from ptslink.server.metrics import CONTENT_TYPE, render_metrics
-from ptslink.server.seam import Answer, Caller, Ending, Peer
+from ptslink.server.seam import Answer, Arrival, Caller, Ending, Peer
 from ptslink.server.wheel import Wheel
 
 _ROUTES: Final = {
@@ -58,7 +58,7 @@ class AdminApp:
 
     # Handler.
 
-    def arrived(self, peer: Peer) -> Answer | None:  # noqa: ARG002
+    def arrived(self, peer: Arrival) -> Answer | None:  # noqa: ARG002
         return None
 
     def request(self, peer: Peer, head: Head, body: bytes) -> Answer | None:
@@ -102,7 +102,7 @@ class AdminApp:
     def ended(self, peer: Peer, ending: Ending) -> None:
         """Never: the admin surface has no links."""
 
-    def left(self, peer: Peer) -> None:
+    def left(self, peer: Arrival) -> None:
         """Nothing is kept for a connection."""
 
     # Routes.

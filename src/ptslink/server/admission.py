@@ -3,17 +3,25 @@
 A known controller (one with a message in the journal, or on the allow-list) is never refused for
 reconnecting fast. Behind one address there may be a whole station, so only requests of strangers
 are counted against it.
+
+A connection is nobody's until it has brought a request, so those that wait for one are never a
+reason to refuse another: where there are too many, the one that has waited longest gives way.
+Whoever holds connections open in silence thus shuts out nobody but itself.
 """
 
 from __future__ import annotations
 
+import itertools
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 from ptslink.handshake.head import Head
+from ptslink.server.seam import Arrival
 
 #: Addresses whose failures are remembered within a minute.
 _MAX_ADDRESSES: Final = 50_000
+#: Connections asked to give way before a newcomer is refused.
+_TRIED_AT_MOST: Final = 100
 
 
 class Admission:
@@ -21,7 +29,7 @@ class Admission:
 
     Args:
         connections: in all.
-        per_address: open links of strangers per address.
+        per_address: open links of strangers per address; connections without a link, too.
         failures: refused or unfinished attempts per address and minute.
         proxies: networks, besides loopback, whose X-Real-IP is believed.
     """
@@ -40,21 +48,51 @@ class Admission:
         self._proxies = proxies
         self._trusted: dict[str, bool] = {}
         self.open = 0
+        #: Connections without a link, in the order they came, all and by address.
+        self._waiting: dict[int, Arrival] = {}
+        self._waiting_at: dict[str, dict[int, Arrival]] = {}
         self._links: dict[str, int] = {}
         self._failed: dict[str, int] = {}
         self._minute = 0
 
-    def arrive(self) -> bool:
-        """Count a connection in; False when there are too many. `leave` must follow either way."""
+    def arrive(self, peer: Arrival) -> str | None:
+        """Count a connection in; why there is no room for it, or None. `leave` must follow either
+        way."""
         self.open += 1
-        return self.open <= self._limit
+        refusal = None
+        if self.open > self._limit and not _make_room(self._waiting):
+            refusal = f"{self._limit} connections are open, which is the limit."
+        elif peer.address and not self._is_proxy(peer.address):
+            # A proxy's connections are many callers'; it has read their requests already.
+            others = self._waiting_at.setdefault(peer.address, {})
+            if len(others) >= self._per_address and not _make_room(others):
+                refusal = f"{self._per_address} requests of this address are being answered."
+            others[peer.number] = peer
+        self._waiting[peer.number] = peer
+        return refusal
 
-    def leave(self) -> None:
+    def leave(self, peer: Arrival) -> None:
         """Count a connection out."""
         self.open -= 1
+        self._found(peer)
 
-    def link(self, address: str) -> None:
-        """Count an open link of an address in."""
+    def _found(self, peer: Arrival) -> None:
+        """The connection waits no longer: it is a link, or gone."""
+        self._waiting.pop(peer.number, None)
+        others = self._waiting_at.get(peer.address)
+        if others is not None:
+            others.pop(peer.number, None)
+            if not others:
+                del self._waiting_at[peer.address]
+
+    @property
+    def waiting(self) -> int:
+        """Connections without a link."""
+        return len(self._waiting)
+
+    def link(self, peer: Arrival, address: str) -> None:
+        """The connection became a link: count it in for the caller's address."""
+        self._found(peer)
         self._links[address] = self._links.get(address, 0) + 1
 
     def unlink(self, address: str) -> None:
@@ -71,12 +109,19 @@ class Admission:
         if address in self._failed or len(self._failed) < _MAX_ADDRESSES:
             self._failed[address] = self._failed.get(address, 0) + 1
 
-    def too_much(self, address: str, now: float) -> str | None:
-        """Why a stranger from the address is turned away, or None."""
+    def too_much(
+        self, address: str, now: float, *, failures: bool = True, links: bool = True
+    ) -> str | None:
+        """Why a caller from the address is turned away, or None.
+
+        Args:
+            failures: whether failed attempts of the address count against the caller.
+            links: whether open links of the address do.
+        """
         self._turn(now)
-        if self._failed.get(address, 0) >= self._failure_limit:
+        if failures and self._failed.get(address, 0) >= self._failure_limit:
             return f"more than {self._failure_limit} failed attempts within a minute"
-        if self._links.get(address, 0) >= self._per_address:
+        if links and self._links.get(address, 0) >= self._per_address:
             return f"{self._per_address} connections are open from this address"
         return None
 
@@ -107,3 +152,13 @@ class Admission:
         if minute != self._minute:
             self._minute = minute
             self._failed.clear()
+
+
+def _make_room(waiting: dict[int, Arrival]) -> bool:
+    """Let the one that has waited longest give way; False if all have a request under way."""
+    for number, peer in list(itertools.islice(waiting.items(), _TRIED_AT_MOST)):
+        del waiting[number]
+        if peer.give_way():
+            return True
+        waiting[number] = peer  # it is being answered: let it be the last to be asked again
+    return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from ptslink.server.config import Config
 from ptslink.server.downlink import Downlink
 from ptslink.server.evidence import EvidenceLog, ending_code
 from ptslink.server.registry import Registry, Session
-from ptslink.server.seam import Answer, Caller, Ending, Peer
+from ptslink.server.seam import Answer, Arrival, Caller, Ending, Peer
 from ptslink.server.uplink import Uplink
 
 JSON: Final = (("Content-Type", "application/json"),)
@@ -88,6 +89,7 @@ class App:
         self._logs = logs
         self._uplink = Uplink(journal)
         self._zone = config.zone()
+        self._newcomers: set[str] = set()
         self._clocks = {id_: Clock(offset, self._zone) for id_, offset in (offsets or {}).items()}
         self._upload_paths = frozenset(link_path("/" + p) for p in config.listen.upload_paths)
         self._message_text = config.logs.message_text
@@ -95,10 +97,10 @@ class App:
 
     # Handler.
 
-    def arrived(self, peer: Peer) -> Answer | None:
-        if self.admission.arrive():
+    def arrived(self, peer: Arrival) -> Answer | None:
+        reason = self.admission.arrive(peer)
+        if reason is None:
             return None
-        reason = f"{self.config.limits.connections} connections are open, which is the limit."
         self._attempt(peer, peer.address, None, 503, "too-many-connections", reason)
         content = {"error": "too-many-connections", "message": reason}
         return Answer(503, (*JSON, ("Retry-After", "10")), document(content), close=True)
@@ -130,7 +132,7 @@ class App:
         }
 
     def unreadable(self, peer: Caller, error: HeadError, start: bytes) -> Answer | None:
-        answered = error.code not in ("closed-before-request", "silent")
+        answered = error.code not in ("closed-before-request", "silent", "silent-gave-way")
         status = error.status if answered else 0
         self.admission.fail(peer.address, time.time())
         self._attempt(peer, peer.address, None, status, error.code, error.reason, start=start)
@@ -146,7 +148,7 @@ class App:
     def opened(self, peer: Peer) -> None:
         session: Session = peer.context
         self._uplink.opened(session)
-        self.admission.link(session.remote)
+        self.admission.link(peer, session.remote)
         self._take_over(session)
         if self.stopping:
             # It was on its way in when the order came. A refusal would look like a fault.
@@ -172,8 +174,8 @@ class App:
         if not len(self.registry) and self.on_empty is not None:
             self.on_empty()
 
-    def left(self, peer: Peer) -> None:  # noqa: ARG002
-        self.admission.leave()
+    def left(self, peer: Arrival) -> None:
+        self.admission.leave(peer)
 
     # Upgrades.
 
@@ -181,8 +183,16 @@ class App:
         verdict = judge(head, self.rules)
         identity = verdict.identity
         now = time.time()
-        known = self._known(identity.controller)
-        if not known and (excess := self.admission.too_much(remote, now)) is not None:
+        # Who guesses at passwords is counted whatever id is named, and an id that is known only
+        # since it was met here takes as many links of its address as a stranger.
+        excess = self.admission.too_much(
+            remote,
+            now,
+            failures=verdict.status == 401 or not self._known(identity.controller),
+            links=not self._known_of_old(identity.controller)
+            and self.registry.get(identity.controller) is None,  # else it replaces its own
+        )
+        if excess is not None:
             self._attempt(peer, remote, head, 429, "rate-limited", excess, identity.controller)
             content = {"error": "rate-limited", "message": f"Too many attempts: {excess}."}
             return Answer(429, (*JSON, ("Retry-After", "60")), document(content), close=True)
@@ -219,6 +229,15 @@ class App:
             controller in self.rules.allowed or self.journal.knows(controller)
         )
 
+    def _known_of_old(self, controller: str) -> bool:
+        """Whether the controller was known before this server met it: anybody may name an id and
+        have a message stored."""
+        if self._known(controller):
+            return controller in self.rules.allowed or controller not in self._newcomers
+        if controller and len(self._newcomers) < _MAX_CLOCKS:
+            self._newcomers.add(controller)
+        return False
+
     def _take_over(self, session: Session) -> None:
         replaced = self.registry.add(session)
         if replaced is not None:
@@ -235,6 +254,7 @@ class App:
     def _adopt(self, session: Session, controller: str) -> None:
         """A link without X-Pts-Id named its controller in a message."""
         session.controller = controller
+        self._known_of_old(controller)
         session.clock = self._clock(controller)
         self._take_over(session)
 
@@ -261,8 +281,10 @@ class App:
             self._attempt(peer, remote, head, status, code, reason, controller)
             challenge = (("WWW-Authenticate", 'Basic realm="ptslink"'),) if status == 401 else ()
             return upload.refusal(status, code, reason, *challenge)
-        if not self._known(controller):
-            excess = self.admission.too_much(remote, time.time())
+        if not self._known_of_old(controller):
+            excess = self.admission.too_much(
+                remote, time.time(), failures=not self._known(controller)
+            )
             if excess is not None:
                 self._attempt(peer, remote, head, 429, "rate-limited", excess, controller)
                 return upload.refusal(429, "rate-limited", excess, ("Retry-After", "60"))
@@ -342,6 +364,17 @@ class App:
             self._logs.put(
                 PacketLine(entry.received, entry.controller, type_, packet.id, len(data), text)
             )
+
+    def change_rules(self, rules: Rules) -> None:
+        """Take over allow-list, users and secret for handshakes and uploads to come. Open links,
+        paths and profile stay as they are."""
+        self.rules = replace(
+            self.rules,
+            allowed=rules.allowed,
+            users=rules.users,
+            secret=rules.secret,
+            secret_required=rules.secret_required,
+        )
 
     # Stopping.
 

@@ -141,7 +141,9 @@ class Limits:
     )
     head_bytes: int = setting(16_384, s.whole(1024, 262_144, "bytes"), "largest request head")
     head_seconds: float = setting(
-        10.0, s.number(0.1, 300, "seconds"), "time for a whole request head, and between requests"
+        10.0,
+        s.number(0.1, 300, "seconds"),
+        "time for a whole request, its body too, and between requests",
     )
     idle_seconds: float = setting(
         0.0,
@@ -151,9 +153,16 @@ class Limits:
     close_seconds: float = setting(
         10.0, s.number(0.1, 60, "seconds"), "time for the peer to finish a closing handshake"
     )
-    connections: int = setting(10_000, s.whole(1, 1_000_000), "connections in all")
+    connections: int = setting(
+        10_000,
+        s.whole(1, 1_000_000),
+        "connections in all; beyond, the one that has waited longest without a request gives way",
+    )
     connections_per_address: int = setting(
-        1000, s.whole(1, 1_000_000), "links per address; known controllers are always let in"
+        1000,
+        s.whole(1, 1_000_000),
+        "links per address, known controllers excepted; and connections per address that are no "
+        "link yet: beyond, the one that has waited longest gives way",
     )
     failures_per_minute: int = setting(
         600,

@@ -7,6 +7,7 @@ controller is never refused for it.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Final
 
@@ -18,6 +19,10 @@ from ptslink.server.seam import Caller, Ending
 
 #: Equal lines of one caller written per minute; the rest are counted.
 LINES_PER_MINUTE: Final = 12
+#: Values of headers that are nobody's business, wherever a line of them begins.
+_SECRETS: Final = re.compile(
+    rb"((?:proxy-)?authorization[ \t]*:|x-data-signature[ \t]*:)([^\r\n]*)", re.IGNORECASE
+)
 _NOBODY: Final = "a caller without a controller id"
 #: Callers remembered within a minute; beyond, their lines are counted together.
 _MAX_CALLERS: Final = 10_000
@@ -72,7 +77,7 @@ class EvidenceLog:
         if notes:
             detail["notes"] = notes
         if start:
-            detail["first_bytes"] = {"hex": start[:64].hex(" "), "text": printable(start[:64])}
+            detail["first_bytes"] = _first_bytes(start)
         text = to_json(detail)
         self._journal.record(Evidence("attempt", at, controller, remote, code, text))
         # Refused callers are told apart by address: a stranger may name any controller.
@@ -235,13 +240,16 @@ def ending_detail(session: Session, ending: Ending) -> dict[str, Any]:
         detail["error"] = ending.error
         detail["fault"] = ending.fault
     if ending.first_bytes:
-        detail["first_bytes"] = {
-            "hex": ending.first_bytes.hex(" "),
-            "text": printable(ending.first_bytes),
-        }
+        detail["first_bytes"] = _first_bytes(ending.first_bytes)
     if session.noted:
         detail["notes"] = sorted(session.noted)
     return detail
+
+
+def _first_bytes(start: bytes) -> dict[str, str]:
+    """Up to 64 bytes of what could not be read, without the secrets that a head may begin with."""
+    shown = _SECRETS.sub(lambda found: found[1] + b"*" * len(found[2]), start[:64])
+    return {"hex": shown.hex(" "), "text": printable(shown)}
 
 
 def printable(data: bytes) -> str:

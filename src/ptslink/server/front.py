@@ -61,6 +61,7 @@ class Front(asyncio.BufferedProtocol):
         "_handler",
         "_head",
         "_holds",
+        "_last_message",
         "_last_ping",
         "_last_pong",
         "_last_seen",
@@ -80,6 +81,7 @@ class Front(asyncio.BufferedProtocol):
         "_transport",
         "_watched",
         "_wheel",
+        "_write_paused",
         "address",
         "context",
         "local_port",
@@ -114,12 +116,13 @@ class Front(asyncio.BufferedProtocol):
         self._framing: Framing | None = None
         self._since = 0.0
         self._holds = 0
+        self._write_paused = False
         self._watched: float | None = None
         self._slot = 0
         self._bytes_in = self._bytes_out = 0
         self._messages_in = self._messages_out = 0
         self._opened_at = 0.0
-        self._last_seen = 0.0
+        self._last_seen = self._last_message = 0.0
         self._last_ping: float | None = None
         self._last_pong: float | None = None
         self._pings = self._pongs_seen = 0
@@ -181,17 +184,21 @@ class Front(asyncio.BufferedProtocol):
         was_link = self._framing is not None
         self._state = _State.GONE
         self._wheel.remove(self, self._slot)
-        if was_link:
-            self._handler.ended(self, self._ending())
-        self._handler.left(self)
-        self._framing = self._head = self._buffer = None
-        self.context = None
+        try:
+            if was_link:
+                self._handler.ended(self, self._ending())
+        finally:
+            self._handler.left(self)
+            self._framing = self._head = self._buffer = None
+            self.context = None
 
     def pause_writing(self) -> None:
         """The peer does not read its answers: do not take more questions."""
+        self._write_paused = True
         self.hold()
 
     def resume_writing(self) -> None:
+        self._write_paused = False
         self.go_on()
 
     # What the handler calls.
@@ -216,6 +223,19 @@ class Front(asyncio.BufferedProtocol):
         self._start_closing()
         self._flush()
 
+    def give_way(self) -> bool:
+        if self._state not in (_State.HEAD, _State.BODY):
+            return False
+        reason = "Too many connections wait for a request; this one had waited longest."
+        if self._buffer or self._head is not None:
+            self._refuse(HeadError(503, "gave-way", reason))
+        else:
+            if self._bytes_out == 0:
+                self._unfinished("silent-gave-way", reason)
+            self._state = _State.LINGER
+            self._transport.close()
+        return True
+
     def answer(self, answer: Answer) -> None:
         if self._state is not _State.WAITING:
             return
@@ -231,6 +251,8 @@ class Front(asyncio.BufferedProtocol):
     def go_on(self) -> None:
         self._holds -= 1
         if self._holds == 0 and not self._transport.is_closing():
+            # What came while nothing was read is yet to be seen; the silence was ours.
+            self._last_seen = self._loop.time()
             self._transport.resume_reading()
 
     # HTTP.
@@ -357,13 +379,14 @@ class Front(asyncio.BufferedProtocol):
         self._state = _State.LINK
         rest, self._buffer = self._buffer, None
         now = self._loop.time()
-        self._opened_at = self._last_seen = now
+        self._opened_at = self._last_seen = self._last_message = now
         self._bytes_in = len(rest or b"")
         lines = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
         self._write(f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode("latin-1"))
         self._bytes_out = 0
         self._handler.opened(self)
-        self._watch(now + (self._limits.ping_interval or self._limits.idle_seconds or 3600.0))
+        limits = self._limits
+        self._watch(now + min(limits.ping_interval or 3600.0, limits.idle_seconds or 3600.0))
         if rest:
             # The first message may come in the same segment as the request.
             self._link_bytes(rest)
@@ -391,6 +414,7 @@ class Front(asyncio.BufferedProtocol):
 
     def _message(self, payload: bytes, binary: bool) -> None:
         self._messages_in += 1
+        self._last_message = self._last_seen
         try:
             self._handler.message(self, payload, binary)
         except Exception as error:
@@ -479,11 +503,23 @@ class Front(asyncio.BufferedProtocol):
             self._cause = self._cause or "aborted"
             self._transport.abort()
             return None
-        if limits.idle_seconds and now - self._last_seen >= limits.idle_seconds:
+        if self._holds and not self._write_paused:
+            # Nothing is read while the journal is behind: its delay is no silence of the peer's.
+            return now + (limits.ping_timeout or 1.0)
+        idle_left = (
+            self._last_message + limits.idle_seconds - now if limits.idle_seconds else 3600.0
+        )
+        if idle_left <= 0:
             self.close(1001, "idle")
             return None
         if not limits.ping_interval:
-            return now + (limits.idle_seconds or 3600.0)
+            return now + idle_left
+        due = self._ping_due(framing, now)
+        return None if due is None else min(due, now + idle_left)
+
+    def _ping_due(self, framing: Framing, now: float) -> float | None:
+        """Ping when it is time, fail a link that does not answer; when to look again."""
+        limits = self._limits
         ping = self._last_ping
         if ping is not None and self._last_seen < ping:
             if now - ping < limits.ping_timeout:

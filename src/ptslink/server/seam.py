@@ -80,15 +80,27 @@ class Caller(Protocol):
     local_port: int
 
 
-class Peer(Caller, Protocol):
-    """One connection, as a handler sees it.
+class Arrival(Caller, Protocol):
+    """A connection that may not have brought a request yet.
 
     Attributes:
         number: unique within the process.
-        context: whatever the handler keeps with it.
     """
 
     number: int
+
+    def give_way(self) -> bool:
+        """Make room for another connection if no whole request has come; whether it does."""
+        ...
+
+
+class Peer(Arrival, Protocol):
+    """One connection, as a handler sees it.
+
+    Attributes:
+        context: whatever the handler keeps with it.
+    """
+
     context: Any
 
     def send(self, payload: bytes, *, binary: bool = False) -> bool:
@@ -115,7 +127,7 @@ class Peer(Caller, Protocol):
 class Handler(Protocol):
     """What a connection calls. Every method runs on the event loop and must not block."""
 
-    def arrived(self, peer: Peer) -> Answer | None:
+    def arrived(self, peer: Arrival) -> Answer | None:
         """A connection was accepted by the kernel; an answer refuses it unread."""
         ...
 
@@ -143,7 +155,7 @@ class Handler(Protocol):
         """An open link is gone."""
         ...
 
-    def left(self, peer: Peer) -> None:
+    def left(self, peer: Arrival) -> None:
         """The connection is gone, link or not; always the last call."""
         ...
 

@@ -156,11 +156,11 @@ class Server:
         try:
             config = load(path)
             if self._certificates is not None:
-                self._certificates.reload()
+                self._certificates.reload(config.tls)
         except (ConfigError, CertificateError) as error:
             evidence.event("reload-refused", f"Reload refused, nothing changed: {error}")
             return
-        self.app.rules = config.rules()
+        self.app.change_rules(config.rules())
         evidence.event("reloaded", "Certificates, allow-list, users and secret were read again.")
 
     async def _let_in(self) -> None:
@@ -177,15 +177,25 @@ class Server:
         drained = asyncio.Event()
         self.app.on_empty = drained.set
         links = len(self.app.registry)
+        seconds = self.app.config.limits.drain_seconds
+        last = asyncio.get_running_loop().time() + seconds
+        await self._let_in()
+        self.app.hold_all()
+        # A disk that stalls may cost the confirmations, not the 1012.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.app.config.limits.drain_seconds):
-                await self._let_in()
-                self.app.hold_all()
+            async with asyncio.timeout_at(last - seconds / 2):
                 await self._journal.settled()
-                self.app.close_all()
+        self.app.close_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(last):
                 if len(self.app.registry):
                     await drained.wait()
-        self.app.evidence.event("stopped", f"Stopped; {links} links were closed with 1012.")
+        left = len(self.app.registry)
+        self.app.evidence.event(
+            "stopped",
+            f"Stopped; {links - left} links were closed with 1012"
+            + (f", {left} did not answer it in time." if left else "."),
+        )
         for server in self._admin_servers:
             server.close()
         await self.admin.close()
@@ -238,16 +248,24 @@ async def start_server(
     journal.start()
     wheel = Wheel(loop)
     wheel.start()
-    app = App(
-        config,
-        journal,
-        evidence=evidence,
-        downlink=Downlink(wheel, config.admin.command_seconds, loop.time),
-        logs=logs,
-        offsets=journal.offsets,
-    )
-    server = Server(app, journal, logs, wheel, certificates)
-    await server.listen(listeners)
+    try:
+        app = App(
+            config,
+            journal,
+            evidence=evidence,
+            downlink=Downlink(wheel, config.admin.command_seconds, loop.time),
+            logs=logs,
+            offsets=journal.offsets,
+        )
+        server = Server(app, journal, logs, wheel, certificates)
+        await server.listen(listeners)
+    except BaseException:
+        # Threads that nobody ends would keep a process alive that serves nobody.
+        listeners.close()
+        wheel.stop()
+        await journal.close()
+        await asyncio.to_thread(logs.close)
+        raise
     evidence.event("started", f"Listening on port {server.port}, path /{config.listen.path}.")
     return server
 

@@ -61,16 +61,15 @@ class Certificates:
     """The context in force; `reload` replaces it for connections made from then on."""
 
     def __init__(self, tls: Tls) -> None:
-        self._tls = tls
         self.context = make_context(tls)
 
-    def reload(self) -> None:
-        """Read the files again.
+    def reload(self, tls: Tls) -> None:
+        """Read the files again, or others.
 
         Raises:
             CertificateError: they cannot be used; the former context stays in force.
         """
-        self.context = make_context(self._tls)
+        self.context = make_context(tls)
 
 
 class TlsLayer(asyncio.Protocol):
@@ -98,11 +97,14 @@ class TlsLayer(asyncio.Protocol):
         "_scratch",
         "_seconds",
         "_session",
+        "_slot",
         "_start",
         "_transport",
         "_wheel",
         "address",
+        "context",
         "local_port",
+        "number",
     )
 
     def __init__(
@@ -131,6 +133,9 @@ class TlsLayer(asyncio.Protocol):
         self._done = False
         self._over = False
         self._deadline = 0.0
+        self._slot = 0
+        self.context: Any = None
+        self.number = front.number
         self.address = ""
         self.local_port = front.local_port
 
@@ -141,7 +146,11 @@ class TlsLayer(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.address = peer[0].removeprefix("::ffff:") if peer else ""
         self._deadline = self._loop.time() + self._seconds
-        self._wheel.add(self, self._deadline)
+        self._slot = self._wheel.add(self, self._deadline)
+        # Counted from the start: a handshake that nobody ends takes a place like any connection.
+        if self._handler.arrived(self) is not None:
+            self._over = True  # there is no way to say why before the handshake
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._over:
@@ -158,10 +167,13 @@ class TlsLayer(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._wheel.remove(self, self._slot)
         if self._done:
             self._front.connection_lost(exc)
-        elif not self._over:
-            self._fail("tls-unfinished", "The peer left before the TLS handshake was complete.")
+        else:
+            if not self._over:
+                self._fail("tls-unfinished", "The peer left before the TLS handshake was complete.")
+            self._handler.left(self)
         self._over = True
 
     def pause_writing(self) -> None:
@@ -181,6 +193,17 @@ class TlsLayer(asyncio.Protocol):
         self._fail("tls-timeout", "The TLS handshake was not complete within the time limit.")
         self._transport.abort()
         return None
+
+    def give_way(self) -> bool:
+        """End a handshake that another connection needs the place of."""
+        if self._done or self._over:
+            return False
+        self._fail(
+            "silent-gave-way",
+            "Too many connections wait for a request; this one had waited longest.",
+        )
+        self._transport.abort()
+        return True
 
     def _handshake(self) -> bool:
         try:
@@ -202,6 +225,9 @@ class TlsLayer(asyncio.Protocol):
             return False
         self._flush()
         self._done = True
+        self._wheel.remove(self, self._slot)
+        # From here on the front stands for the connection.
+        self._handler.left(self)
         self._front.connection_made(self)
         return True
 

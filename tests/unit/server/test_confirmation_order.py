@@ -6,16 +6,19 @@ The journal doubles hold a commit back; a server that confirmed first would answ
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ptslink.journal.entry import Entry, Evidence, Health
 from ptslink.journal.store import Store
 from ptslink.journal.writer import JournalWriter
-from support.wire import Wire, message, request, sale, until
+from ptslink.server.uplink import MAX_WAITING
+from support.wire import Wire, close_frame, message, request, sale, until
 
 
 class HeldJournal:
@@ -70,6 +73,49 @@ async def test_no_confirmation_leaves_before_the_commit(serve) -> None:
     journal.commit()
     assert b'"Message":"OK"' in await wire.text()
     await wire.close()
+
+
+async def test_a_stalled_disk_costs_confirmations_and_not_the_1012(serve) -> None:
+    class Stalled(HeldJournal):
+        async def settled(self) -> None:
+            await asyncio.Event().wait()
+
+    server = await serve(journal=Stalled(), limits={"drain_seconds": 0.6})
+    busy, idle = await Wire.link(server.port), await Wire.link(server.port, X_Pts_Id="0B")
+    busy.send(message(sale(1)))
+    await until(lambda: len(server.app.journal.taken) == 1)
+    stopping = asyncio.create_task(server.stop())
+    for wire in (busy, idle):
+        assert (await wire.until_close())[0] == 1012
+        wire.write(close_frame(1012))
+    await stopping
+    await busy.close()
+    await idle.close()
+
+
+async def test_a_link_that_is_held_for_the_disk_is_not_taken_for_a_dead_one(serve) -> None:
+    """Its pongs are not read meanwhile."""
+    journal = HeldJournal()
+    server = await serve(
+        journal=journal, keepalive={"ping_interval_seconds": 0.2, "ping_timeout_seconds": 0.2}
+    )
+    wire = await Wire.link(server.port)
+    for number in range(MAX_WAITING):
+        wire.send(message(sale(number)))
+    await until(lambda: len(journal.taken) == MAX_WAITING)
+    await asyncio.sleep(1.5)
+    journal.commit()
+    for _ in range(MAX_WAITING):
+        assert b'"Message":"OK"' in await wire.text()
+    assert (await read_past_pings(wire, journal))["Packets"][0]["Message"] == "OK"
+    await wire.close()
+
+
+async def read_past_pings(wire: Wire, journal: HeldJournal) -> dict[str, Any]:
+    wire.send(message(sale(1000)))
+    await until(lambda: bool(journal.taken))
+    journal.commit()
+    return json.loads(await wire.text())
 
 
 async def test_a_commit_that_failed_makes_the_controller_send_again(serve) -> None:

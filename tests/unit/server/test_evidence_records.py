@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import socket
@@ -79,6 +80,24 @@ async def test_a_broken_stream_leaves_its_first_bytes(serve, tmp_path, sent, cod
     (record,) = await recorded(tmp_path, "attempt")
     assert record["code"] == code
     assert record["first_bytes"] == {"hex": sent[:64].hex(" "), "text": text}
+
+
+@pytest.mark.parametrize("name", ["Authorization", "proxy-authorization", "X-Data-Signature"])
+@pytest.mark.parametrize("upgraded", [False, True])
+async def test_no_secret_is_in_first_bytes(serve, tmp_path, name, upgraded) -> None:
+    server = await serve()
+    wire = await Wire.link(server.port) if upgraded else await Wire.connect(server.port)
+    wire.write(f"GET / HTTP/1.1\r\n{name}: Basic aGlkZGVu\r\nbroken\r\n\r\n".encode())
+    await wire.until_close() if upgraded else await wire.eof()
+    await wire.close()
+    (record,) = await recorded(tmp_path, "link" if upgraded else "attempt")
+    assert record["first_bytes"]["text"].startswith(f"GET / HTTP/1.1..{name}:**********")
+    shown = bytes.fromhex(record["first_bytes"]["hex"])
+    assert b"aGlk" not in shown
+    await until(lambda: any((tmp_path / "logs").glob("*Connection*")))
+    logged = "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+    assert "aGlk" not in logged
+    assert b"aGlk".hex(" ") not in logged
 
 
 async def test_a_caller_that_leaves_early_or_says_nothing_is_recorded(serve, tmp_path) -> None:
@@ -218,12 +237,16 @@ async def test_the_last_ping_and_its_pong_are_in_the_record(serve, tmp_path) -> 
     assert 0.05 < pong < ping - 0.05 < 5
 
 
-async def test_a_silent_link_is_closed_where_a_limit_is_set(serve, tmp_path) -> None:
-    server = await serve(limits={"idle_seconds": 0.6}, keepalive={"ping_interval_seconds": 0})
+@pytest.mark.parametrize("ping", [0, 0.3, 30])
+async def test_a_silent_link_is_closed_where_a_limit_is_set(serve, tmp_path, ping) -> None:
+    """A pong is no message: a controller may be alive and have stopped to upload."""
+    server = await serve(limits={"idle_seconds": 0.6}, keepalive={"ping_interval_seconds": ping})
     wire = await Wire.link(server.port)
     await asyncio.sleep(0.4)
     await wire.upload(sale(1))
-    assert await wire.until_close() == (1001, "idle")
+    while (came := await wire.frame())[0] == 9:
+        wire.write(frame(came[1], 10))
+    assert came == (8, (1001).to_bytes(2, "big") + b"idle")
     await wire.close()
     (record,) = await recorded(tmp_path, "link")
     assert record["code"] == "closed-1001-by-server"
@@ -333,6 +356,61 @@ async def test_too_many_links_of_strangers_from_one_address(serve) -> None:
     again = await Wire.link(server.port, X_Pts_Id="01")
     for one in (*wires, wire, again):
         await one.close()
+
+
+async def test_an_id_met_here_takes_as_many_links_as_a_stranger(serve) -> None:
+    """Anybody may name an id and have a message stored, which makes it a known one."""
+    server = await serve(limits={"connections_per_address": 2})
+    wires = [await Wire.link(server.port, X_Pts_Id=f"{n:02X}") for n in (1, 2)]
+    for wire in wires:
+        await wire.upload(sale(1))
+    await wires[0].close()
+    await until(lambda: len(server.app.registry) == 1)
+    third = await Wire.link(server.port, X_Pts_Id="03")
+    again = await Wire.connect(server.port)
+    assert (await again.ask(request(X_Pts_Id="01"))).status == 429
+    for wire in (*wires, third, again):
+        await wire.close()
+
+
+async def test_who_guesses_at_passwords_is_limited_whatever_id_is_named(serve) -> None:
+    server = await serve(
+        limits={"failures_per_minute": 5}, controllers={"users": {"site": "secret"}}
+    )
+    right = "Basic " + base64.b64encode(b"site:secret").decode()
+    known = await Wire.link(server.port, Authorization=right)
+    await known.upload(sale(1))
+    statuses = []
+    for _ in range(7):
+        wire = await Wire.connect(server.port)
+        statuses.append((await wire.ask(request(Authorization="Basic c2l0ZTpndWVzcw=="))).status)
+        await wire.close()
+    assert statuses == [401] * 5 + [429] * 2
+    again = await Wire.link(server.port, Authorization=right)
+    await again.close()
+    await known.close()
+
+
+async def test_whoever_connects_and_says_nothing_shuts_nobody_out(serve, tmp_path) -> None:
+    server = await serve(limits={"connections": 5})
+    silent = [await Wire.connect(server.port) for _ in range(5)]
+    half = silent[1]
+    half.write(b"GET /ptsWebSocket HTTP/1.1\r\nHost: a\r\n")
+    link = await Wire.link(server.port)
+    assert await silent[0].eof() == b""
+    another = await Wire.link(server.port, X_Pts_Id="0B")
+    reply = await half.reply()
+    assert (reply.status, reply.json["error"]) == (503, "gave-way")
+    assert (await link.upload(sale(1)))["Packets"][0]["Message"] == "OK"
+    records = await recorded(tmp_path, "attempt", 4)
+    assert [one["code"] for one in records if one["status"] != 101] == [
+        "silent-gave-way",
+        "gave-way",
+    ]
+    for wire in (*silent, link, another):
+        await wire.close()
+    await until(lambda: server.app.admission.open == 0)
+    assert server.app.admission.waiting == 0
 
 
 async def test_the_limit_on_all_connections_answers_503(serve) -> None:

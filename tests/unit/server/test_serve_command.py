@@ -8,12 +8,16 @@ import os
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from ptslink.cli import main
-from support.wire import Wire, close_frame, sale
+from ptslink.server.config import load
+from ptslink.server.service import start_server
+from support.wire import Wire, close_frame, request, sale
 
 
 def free_port() -> int:
@@ -92,6 +96,33 @@ async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert error.decode().startswith(f"Error: port {port} on 127.0.0.1 is already in use")
     assert error.count(b"\n") == 1
+
+
+async def test_a_reload_takes_over_who_may_come_and_nothing_that_needs_a_restart(
+    serve, tmp_path: Path
+) -> None:
+    server = await serve()
+    config = write_config(tmp_path, 0, '[controllers]\nallowed = ["0A"]\n')
+    text = config.read_text()
+    config.write_text(
+        text.replace("[listen]", '[listen]\npath = "other"\nhandshake_profile = "strict"')
+    )
+    server.reload(config)
+    wire = await Wire.connect(server.port)
+    assert (await wire.ask(request("/other", X_Pts_Id="0A"))).status == 404
+    assert (await wire.ask(request(X_Pts_Id="0B"))).status == 403
+    assert (await wire.ask(request(X_Pts_Id="0A", Sec_WebSocket_Key="test"))).status == 101
+    await wire.close()
+
+
+async def test_a_start_that_fails_late_ends_the_process(tmp_path: Path) -> None:
+    """The journal's thread is under way by then."""
+    config = write_config(tmp_path, free_port())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wrong:
+        wrong.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError, match="not available"):
+            await start_server(load(config), inherited=[("", wrong)])
+    assert not [thread for thread in threading.enumerate() if thread.name == "journal"]
 
 
 def test_check_config_names_key_value_and_accepted_form(tmp_path: Path) -> None:

@@ -143,6 +143,19 @@ async def test_a_failed_tls_handshake_leaves_a_record(serve, pairs, tmp_path, se
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1")
+async def test_tls_handshakes_that_nobody_ends_shut_nobody_out(serve, pairs, tmp_path) -> None:
+    server = await serve(tls={"port": free_port(), **pairs}, limits={"connections": 3})
+    silent = [await Wire.connect(server.tls_port) for _ in range(3)]
+    await until(lambda: server.app.admission.open == 3)
+    link = await connect(server.tls_port, client())
+    assert (await link.ask(request())).status == 101
+    assert await silent[0].eof() == b""
+    await until(lambda: [code for code, _ in attempts(tmp_path)].count("silent-gave-way") == 1)
+    for wire in (*silent, link):
+        await wire.close()
+    await until(lambda: server.app.admission.open == 0)
+
+
 async def test_a_client_without_a_shared_version_is_recorded_by_name(
     serve, pairs, tmp_path
 ) -> None:
