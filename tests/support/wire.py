@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+#: Seconds until an answer that does not come is a failure; a busy computer takes its time.
+PATIENCE = 30.0
 CONTROLLER = "AABBCCDDEEFF001122334455"
 
 
@@ -143,7 +145,7 @@ class Wire:
         return await self.reply()
 
     async def reply(self) -> Reply:
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines if line)
         headers = {name.lower(): value for name, value in headers.items()}
@@ -157,7 +159,7 @@ class Wire:
 
     async def frame(self) -> tuple[int, bytes]:
         """The next frame: (opcode, payload)."""
-        head = await asyncio.wait_for(self.reader.readexactly(2), 5)
+        head = await asyncio.wait_for(self.reader.readexactly(2), PATIENCE)
         length = head[1] & 127
         if length == 126:
             (length,) = struct.unpack("!H", await self.reader.readexactly(2))
@@ -190,7 +192,7 @@ class Wire:
                     return 1005, ""
                 return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
 
-    async def eof(self, seconds: float = 5) -> bytes:
+    async def eof(self, seconds: float = PATIENCE) -> bytes:
         """Everything up to the end of the stream."""
         return await asyncio.wait_for(self.reader.read(-1), seconds)
 
@@ -200,7 +202,7 @@ class Wire:
             await self.writer.wait_closed()
 
 
-async def until(condition: Callable[[], object], seconds: float = 5) -> None:
+async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - nothing to be told by

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from ptslink.jsonpts.envelope import Packet
 
@@ -30,8 +32,7 @@ class Flag(enum.IntFlag):
     FISHED = 64
 
 
-@dataclass(slots=True)
-class Fact:
+class Fact(msgspec.Struct):
     """One upload packet on its way to becoming a record.
 
     Attributes:
@@ -53,8 +54,7 @@ class Fact:
     flags: int = 0
 
 
-@dataclass(slots=True)
-class Status:
+class Status(msgspec.Struct):
     """An UploadStatus packet: kept as the latest of its controller, and sampled as history."""
 
     data: bytes
@@ -75,8 +75,7 @@ class Clock:
     zone: ZoneInfo | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+class Entry(msgspec.Struct, eq=False):
     """One received message.
 
     Attributes:
@@ -100,11 +99,11 @@ class Entry:
     transport: Transport
     link: int
     raw: bytes
-    facts: list[Fact] = field(default_factory=list)
+    facts: list[Fact] = []  # made anew for each
     status: Status | None = None
     notes: tuple[str, ...] = ()
     settled: Callable[[Entry], None] | None = None
-    packets: list[Packet] = field(default_factory=list)
+    packets: list[Packet] = []
     clock: Clock | None = None
     stored: bool = False
 

@@ -47,8 +47,7 @@ class Line:
     facts: str = "{}"
 
 
-@dataclass(slots=True)
-class PacketLine:
+class PacketLine(msgspec.Struct):
     """One received packet for the log of its Type; it does not go to standard output.
 
     Attributes:

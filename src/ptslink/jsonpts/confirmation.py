@@ -7,7 +7,8 @@ echoed exactly as it came, be it a number or a string.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -58,7 +59,7 @@ def confirm(packet: Packet) -> bytes:
     """The packet of a positive answer."""
     if packet.type == "RequestTagsInformation":
         return _refuse_tags(packet)
-    return b'{"Id":%b,"Type":%b,"Message":"OK"}' % (packet.id, _quoted(packet.type))
+    return b'{"Id":%b%b' % (packet.id, _confirmed(packet.type))
 
 
 def refuse(packet: Packet, code: int = NOT_STORED, text: str = NOT_STORED_TEXT) -> bytes:
@@ -101,8 +102,14 @@ def _tokens(packet: bytes) -> int:
     return 2 * packet.count(b":") + packet.count(b"{") + packet.count(b"[")
 
 
-def answers(packets: Iterable[Packet], *, stored: bool) -> list[bytes]:
+def answers(packets: Sequence[Packet], *, stored: bool) -> list[bytes]:
     """The messages that answer the packets of one message: one packet each, same order."""
+    if stored and len(packets) == 1 and packets[0].type != "RequestTagsInformation":
+        # Nearly every message is one packet; the general way below comes to the same.
+        (packet,) = packets
+        if not expects_answer(packet):
+            return []
+        return [b'%b{"Id":%b%b]}' % (_PREFIX, packet.id, _confirmed(packet.type))]
     render = confirm if stored else refuse
     return messages([render(packet) for packet in packets if expects_answer(packet)])
 
@@ -123,6 +130,12 @@ def _refuse_tags(packet: Packet) -> bytes:
         packet.id,
         listed,
     )
+
+
+@lru_cache(maxsize=256)
+def _confirmed(type_: str) -> bytes:
+    """What follows the Id in a positive answer."""
+    return b',"Type":%b,"Message":"OK"}' % _quoted(type_)
 
 
 def _quoted(text: str) -> bytes:

@@ -6,7 +6,6 @@ sent, so that an unknown Type or a field of a surprising shape is recorded like 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
@@ -76,8 +75,7 @@ class _LooseEnvelope(msgspec.Struct, gc=False):
     Protocol: Raw | UnsetType = UNSET
 
 
-@dataclass(slots=True)
-class Packet:
+class Packet(msgspec.Struct):
     """One packet.
 
     Attributes:
@@ -97,8 +95,7 @@ class Packet:
     error: bool = False
 
 
-@dataclass(slots=True)
-class Message:
+class Message(msgspec.Struct):
     """One message.
 
     Attributes:
@@ -137,18 +134,17 @@ def decode(payload: bytes) -> Message:
         plain = _plain_envelope.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_any(payload)
-    packets = [
-        Packet(_echoable(packet.Id), packet.Type, bytes(packet.Data)) for packet in plain.Packets
-    ]
-    if not 0 < len(packets) <= MAX_PACKETS or not all(map(_is_plain, packets)):
+    packets = []
+    for packet in plain.Packets:
+        id_, type_, data = bytes(packet.Id), packet.Type, bytes(packet.Data)
+        if not (id_.isdigit() and len(id_) <= _MAX_ID_BYTES):
+            id_ = _echoable(packet.Id)
+        if not id_ or not 0 < len(type_) <= _MAX_TYPE_CHARACTERS or data == b"null":
+            return _decode_any(payload)
+        packets.append(Packet(id_, type_, data))
+    if not 0 < len(packets) <= MAX_PACKETS:
         return _decode_any(payload)
     return Message(plain.PtsId, packets)
-
-
-def _is_plain(packet: Packet) -> bool:
-    return (
-        packet.id != b"" and 0 < len(packet.type) <= _MAX_TYPE_CHARACTERS and packet.data != b"null"
-    )
 
 
 def _decode_any(payload: bytes) -> Message:

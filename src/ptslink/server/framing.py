@@ -187,6 +187,11 @@ class Framing:
         return not self._ended if wire is None else wire.state is _OPEN
 
     @property
+    def unusual(self) -> bool:
+        """Whether anything came or went that may leave bytes in `out`."""
+        return self._wire is not None
+
+    @property
     def close_sent(self) -> tuple[int, str] | None:
         """Code and reason of the closing frame we sent."""
         close = self._wire and self._wire.close_sent
@@ -224,7 +229,9 @@ class Framing:
             whether it was taken; if not, nothing has happened.
         """
         size = len(data)
-        if size < 6 or self._behind or self._parts is not None or not self.open:
+        if size < 6 or self._behind or self._parts is not None:
+            return False
+        if self._ended or (self._wire is not None and self._wire.state is not _OPEN):
             return False
         first, second = data[0], data[1]
         if _MASKED <= second < _MASKED_LENGTH_16:

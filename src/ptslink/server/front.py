@@ -205,11 +205,14 @@ class Front(asyncio.BufferedProtocol):
 
     def send(self, payload: bytes, *, binary: bool = False) -> bool:
         framing = self._framing
-        frame = framing and framing.message(payload, binary=binary)
-        if not frame:
+        if framing is None:
+            return False
+        frame = framing.message(payload, binary=binary)
+        if frame is None:
             return False
         self._messages_out += 1
-        self._flush()
+        if framing.unusual:
+            self._flush()
         self._write(frame)
         return True
 

@@ -13,6 +13,7 @@ from ptslink.server.registry import Session
 #: Messages and bytes of one link that may await their commit before reading pauses.
 MAX_WAITING: Final = 64
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
+_WEBSOCKET: Final = Transport.WEBSOCKET
 
 
 class Uplink:
@@ -41,7 +42,7 @@ class Uplink:
             controller=session.controller,
             clock=session.clock,
             received=time.time_ns() // 1_000_000,
-            transport=Transport.WEBSOCKET,
+            transport=_WEBSOCKET,
             link=session.peer.number,
             settled=self._settled,
         )
