@@ -58,6 +58,8 @@ def _service_down(case: Case) -> Match | None:
         and unit.get("enabled") in ("enabled", "disabled")
     ]
     front = reach.unit("nginx.service")
+    if not down and (meant := _configured_nowhere(reach, case)) is not None:
+        return meant
     if not down or (front is not None and front["active"] == "active"):
         # With nginx answering, a service that is down behind it is the proxy's fault to tell.
         return None
@@ -70,6 +72,28 @@ def _service_down(case: Case) -> Match | None:
         ),
         ruled_out=("tcp-bind-loopback",),
         fix=_start(str(first["unit"])),
+    )
+
+
+def _configured_nowhere(reach: Reach, case: Case) -> Match | None:
+    """Server only: the service is configured, no unit of it is there, and nobody listens."""
+    port = ((case.fact("service.config", "config") or {}).get("listen") or {}).get("port")
+    served = any(reach.listening(one) for one in reach.link_ports)
+    if not port or served or reach.listening(int(port), public=False) or reach.server_has_unit:
+        return None
+    return Match(
+        0.85,
+        lines(
+            f"server: the service is configured for port {port}, and has no unit that is known",
+            f"server: listening are {_listening(reach)}",
+        ),
+        ruled_out=("tcp-bind-loopback",),
+        fix=Fix(
+            "Provision this server again, or start the service where it runs.",
+            "Something listens on the link's port and the controller connects.",
+            Auto.ASK,
+            command="ansible-playbook -i INVENTORY site.yml",
+        ),
     )
 
 
@@ -163,7 +187,7 @@ def _wrong_port(case: Case) -> Match | None:
         for piece in case.all("http.upgrade")
         if piece.facts.get("variation") and piece.facts.get("status") == 101
     ]
-    links = [port for port in upgraded if port and port != failed.port]
+    links = list(dict.fromkeys(port for port in upgraded if port and port != failed.port))
     if not links or failed.errno == "ETIMEDOUT":
         # A port that is dropped while others answer may as well be closed on the way.
         return None
