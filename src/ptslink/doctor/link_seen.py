@@ -27,14 +27,12 @@ def unexamined(case: Case) -> str:
     captured = case.first("capture.file")
     if captured is not None:
         return f"The capture holds no connection: {captured.seen}"
-    here = "No link was found on this machine: no service (ptslink.service, its configuration"
-    here += " or its records)"
-    if case.first("nginx.config") is not None or _nginx_runs(case):
-        here += ", and nginx passes none on"
-    else:
-        here += ", no nginx"
+    missing = ["no service (ptslink.service, its configuration or its records)"]
+    looked = case.first("nginx.config") is not None
+    missing.append("no nginx that passes one on" if looked else "no nginx")
     if case.first("net.listeners") is not None:
-        here += ", and nothing else listens on a port of a link"
+        missing.append("nobody who listens on a port of a link")
+    here = f"No link was found on this machine: {', '.join(missing)}"
     return f"{here}. Run it on the server of the link, or name its port: --port N"
 
 
@@ -56,7 +54,9 @@ def _shows_link(piece: Evidence, case: Case) -> bool:
     if piece.probe == "nginx.config":
         return piece.status is Status.FAILED or link_location(case) is not None
     if piece.probe == "nginx.process":
-        return bool(facts.get("running")) and case.first("nginx.config") is None
+        # Processes alone may be those of a container.
+        active = facts.get("active_state") == "active"
+        return active and case.first("nginx.config") is None
     return False
 
 
@@ -69,7 +69,3 @@ def _listens(piece: Evidence, case: Case) -> bool:
     if case.first("nginx.config") is not None:
         found = [one for one in found if one.get("process") != "nginx"]
     return bool(found)
-
-
-def _nginx_runs(case: Case) -> bool:
-    return bool(case.fact("nginx.process", "running"))

@@ -111,8 +111,9 @@ class Device:
         """A controller switched on at *now*, when its own clock reads *started*.
 
         ``periods`` are seconds by kind; each kind of ``once`` is sent a single time. A message
-        unconfirmed for ``response_seconds`` is sent again. ``text_ids`` writes ids as strings; ``remote``
-        are fields of its RemoteServerConfiguration that differ from a faithful controller's.
+        unconfirmed for ``response_seconds`` is sent again. ``text_ids`` writes ids as strings;
+        ``remote`` are the fields of its RemoteServerConfiguration that differ from a faithful
+        controller's.
         """
         self.identity = identity
         self.rng = random.Random(seed)

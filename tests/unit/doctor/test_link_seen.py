@@ -70,7 +70,7 @@ def test_what_says_nothing_of_a_link_does_not_count(more: tuple[Evidence, ...]) 
         piece("service.config", file="x", errors=[], config={}),
         piece("service.records", attempts=[], links=[], events=[]),
         piece("service.live", health={"status": "ok"}, controllers=[]),
-        piece("nginx.process", running=True),
+        piece("nginx.process", running=True, active_state="active"),
         piece("tcp.connect", "site", address="192.0.2.1", port=80, errno=None),
     ],
     ids=lambda one: one.probe,

@@ -18,8 +18,9 @@ from unit.doctor.traces import on_port, seen
 
 DROP_IN = "/etc/systemd/system/nginx.service.d/hardening.conf"
 DISABLED = seen("host.selinux", mode="disabled")
-ENFORCING = seen("host.selinux", mode="enforcing", booleans={"httpd_can_network_connect": False},
-                 denials=["avc:  denied  { name_connect } for comm=\"nginx\" dest=3000"])  # fmt: skip
+AVC = 'avc:  denied  { name_connect } for comm="nginx" dest=3000'
+ENFORCING = seen("host.selinux", mode="enforcing", denials=[AVC],
+                 booleans={"httpd_can_network_connect": False})  # fmt: skip
 NGINX_SITE = {"listen": [{"port": 80, "ssl": False}], "locations": [], "file": "x", "names": [],
               "settings": {"return": []}}  # fmt: skip
 

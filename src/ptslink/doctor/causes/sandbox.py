@@ -29,7 +29,7 @@ _NETWORK_CALLS = {"@network-io", "socket", "connect", "bind", "listen", "accept"
 _RULED_OUT = (
     "px-selinux-denied", "px-upstream-refused", "px-upstream-timeout", "px-connect-failed",
     "tcp-wrong-port", "tcp-bind-loopback", "fw-ufw-drop", "fw-upstream-drop",
-    "l3-no-return-route", "tcp-accept-queue-full", "app-event-loop-blocked",
+    "l3-no-return-route", "l3-rp-filter-asymmetric", "app-event-loop-blocked",
     "hs-slow-handshake",
 )  # fmt: skip
 

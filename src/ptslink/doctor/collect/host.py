@@ -74,7 +74,7 @@ _UNIT_KEYS = (
     *STOCK,
 )
 
-_DENIED = re.compile(r"\b(?:socket|connect|bind)\(\).*\((?:1|13|97): ")
+_DENIED = re.compile(r"\b(?:socket|connect|bind)\(\).*\((?:1|13|97): |Errno (?:1|13|97)\b")
 _TROUBLE = {
     "ENOSPC": re.compile(r"Errno 28\b|No space left on device|database or disk is full|ENOSPC"),
     "EMFILE": re.compile(r"Errno 24\b|Too many open files|EMFILE"),
