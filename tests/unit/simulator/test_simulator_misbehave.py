@@ -100,6 +100,10 @@ def test_every_deviation_is_listed_in_80_columns() -> None:
     [
         ("nonsense", "no deviation is called 'nonsense'"),
         ("hs-bad-accept", "the faithful controller verifies the accept hash"),
+        ("dns-resolver-unreachable", "it is a fault of the machine it runs on: drop UDP port 53"),
+        ("dns-stale-or-wrong-ip", "let the name there point to another address"),
+        ("l3-device-no-default-route", "take the default route of its machine away"),
+        ("l3-device-wrong-gateway", "let the default route lead to a dead address"),
         ("hs-bad-key=weird", "one of test, short, long, missing"),
         ("hs-http10-device=1", "takes no value"),
         ("l3-wrong-server-ip", "needs a value: l3-wrong-server-ip=IP"),
@@ -121,7 +125,6 @@ def test_what_is_no_deviation_is_refused_with_what_is(wanted: str, words: str) -
     [
         ("dns-name-typo", "ws://no-such-name.invalid:3000/ptsWebSocket"),
         ("l3-wrong-server-ip=127.0.0.9", "ws://127.0.0.9:3000/ptsWebSocket"),
-        ("dev-ip-vs-domain=127.0.0.8", "ws://127.0.0.8:3000/ptsWebSocket"),
         ("tcp-wrong-port", "ws://127.0.0.1:81/ptsWebSocket"),
         ("tls-client-to-plain-port", "wss://127.0.0.1:3000/ptsWebSocket"),
     ],
@@ -129,6 +132,28 @@ def test_what_is_no_deviation_is_refused_with_what_is(wanted: str, words: str) -
 def test_it_dials_elsewhere(wanted: str, url: str) -> None:
     simulation = Simulation(setup("ws://127.0.0.1:3000/ptsWebSocket", wanted))
     assert simulation._target.url == url
+
+
+async def test_with_two_targets_it_tells_of_both_and_then_dials_the_other() -> None:
+    async with station(ask=[{"Type": "GetRemoteServerConfiguration"}]) as server:
+        options = {"once": False, "reconnect_seconds": 0.01}
+        simulation = Simulation(setup(server.url, "dev-ip-vs-domain=127.0.0.9", **options))
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(simulation.run())
+            await until(
+                lambda: bool(simulation.results) and "127.0.0.9" in str(simulation.results[0].error)
+            )
+            simulation.stopping.set()
+    [upload] = [p for p in server.packets if p["Type"] == "UploadConfiguration"]
+    parts = {part["Type"]: part["Data"] for part in upload["Configuration"]}
+    told = [parts["RemoteServerConfiguration"], server.replies[0]["Packets"][0]["Data"]]
+    for settings in told:
+        assert (settings["IpAddress"], settings["DomainName"]) == (
+            [127, 0, 0, 9],
+            "pts.example.test",
+        )
+    assert len(server.requests) == 1
+    assert [code for code, _ in server.closes] == [1000]
 
 
 def test_it_speaks_plainly_to_a_tls_port() -> None:
