@@ -23,8 +23,9 @@ from ptslink.handshake.head import Head, HeadError, head_end, looks_wrong, parse
 from ptslink.handshake.judge import Rules, judge
 from ptslink.journal.entry import Clock, Entry, Transport
 from ptslink.journal.filing import derive, file
-from ptslink.journal.store import Store, content_of
+from ptslink.journal.store import Store
 from ptslink.jsonpts.confirmation import answers, expects_answer
+from ptslink.jsonpts.content import Told
 from ptslink.jsonpts.envelope import MAX_PACKETS, Packet, decode
 from ptslink.jsonpts.natural import natural_key
 from ptslink.server.config import ConfigError, load
@@ -141,7 +142,7 @@ def _answered(payload: bytes) -> None:
     filed = _entry(payload)
     assert filed.raw == payload, "what is kept is not what came"
     if filed.facts:
-        content_of(decode(payload).packets, filed.facts[-1].index)
+        Told(payload, "").content(filed.facts[-1].index)
     for fact in filed.facts:
         assert len(fact.digest) == 16
         if fact.local_time:
