@@ -350,12 +350,12 @@ class JournalWriter:
         self._health.reason = str(error) or type(error).__name__
         if first:
             self._health.since = int(time.time() * 1000)
-            self._tell(self._changed)
+            self._tell(self._changed, replace(self._health))
 
     def _succeed(self) -> None:
         if not self._health.ok:
             self._health.ok, self._health.reason, self._health.since = True, "", None
-            self._tell(self._changed)
+            self._tell(self._changed, replace(self._health))
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
@@ -389,9 +389,10 @@ class JournalWriter:
         assert self._loop is not None
         self._loop.call_exception_handler({"message": what, "exception": error})
 
-    def _changed(self) -> None:
+    def _changed(self, health: Health) -> None:
+        """Tell of a change, as it was: it may have changed back meanwhile."""
         if self.on_health is not None:
-            self.on_health(self._health)
+            self.on_health(health)
 
 
 def _bare(entry: Entry) -> Entry | None:

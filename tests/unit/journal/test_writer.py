@@ -160,8 +160,8 @@ async def test_evidence_waits_out_a_failure_in_memory(tmp_path: Path) -> None:
     await writer.close()
 
 
-def until_told(tmp_path: Path, broken: type[Exception]) -> tuple[JournalWriter, type[Any]]:
-    """A writer whose store raises at every entry as long as `broken_now` is true."""
+def breaking(tmp_path: Path, broken: type[Exception]) -> tuple[JournalWriter, type[Any]]:
+    """A writer whose store raises at every entry while `broken_now`."""
 
     class Broken(Store):
         broken_now = True
@@ -176,7 +176,7 @@ def until_told(tmp_path: Path, broken: type[Exception]) -> tuple[JournalWriter, 
 
 @pytest.mark.parametrize("broken", [MemoryError, RuntimeError, KeyError, AssertionError])
 async def test_no_error_ends_the_thread_in_silence(tmp_path: Path, broken) -> None:
-    writer, store = until_told(tmp_path, broken)
+    writer, store = breaking(tmp_path, broken)
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     changes: list[bool] = []
     writer.on_health = lambda health: changes.append(health.ok)
@@ -202,7 +202,7 @@ async def test_a_fault_of_the_thread_itself_settles_what_it_had(tmp_path, monkey
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     commit = writer._commit
 
-    def broken(entries: list[Entry], evidence: list[Evidence]) -> list[bool]:
+    def broken(*_: Any) -> list[bool]:
         raise MemoryError
 
     monkeypatch.setattr(writer, "_commit", broken)
@@ -212,6 +212,9 @@ async def test_a_fault_of_the_thread_itself_settles_what_it_had(tmp_path, monkey
     await writer.settled()
     assert [item.stored for item in settled] == [False]
     monkeypatch.setattr(writer, "_commit", commit)
+    async with asyncio.timeout(5):
+        while not writer.health.ok:  # noqa: ASYNC110 - nothing to be told by
+            await asyncio.sleep(0.01)
     writer.append(entry(1, settled))
     await writer.settled()
     assert settled[-1].stored
@@ -248,7 +251,7 @@ async def test_one_bad_entry_costs_no_evidence_and_keeps_its_bytes(tmp_path: Pat
     writer.append(bad)
     writer.append(entry(2, settled))
     for code in ("one", "\ud800", "two"):
-        writer.record(Evidence("event", 1, "", "", code, "{}"))
+        writer.record(Evidence("event", int(time.time() * 1000), "", "", code, "{}"))
     await writer.settled()
     await writer.close()
     assert [item.stored for item in settled] == [True, True]
