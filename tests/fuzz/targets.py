@@ -23,8 +23,9 @@ from ptslink.handshake.head import Head, HeadError, head_end, looks_wrong, parse
 from ptslink.handshake.judge import Rules, judge
 from ptslink.journal.entry import Clock, Entry, Transport
 from ptslink.journal.filing import derive, file
-from ptslink.journal.store import Store, content_of
+from ptslink.journal.store import Store
 from ptslink.jsonpts.confirmation import answers, expects_answer
+from ptslink.jsonpts.content import Told
 from ptslink.jsonpts.envelope import MAX_PACKETS, Packet, decode
 from ptslink.jsonpts.natural import natural_key
 from ptslink.server.config import ConfigError, load
@@ -141,7 +142,7 @@ def _answered(payload: bytes) -> None:
     filed = _entry(payload)
     assert filed.raw == payload, "what is kept is not what came"
     if filed.facts:
-        content_of(decode(payload).packets, filed.facts[-1].index)
+        Told(payload, "").content(filed.facts[-1].index)
     for fact in filed.facts:
         assert len(fact.digest) == 16
         if fact.local_time:
@@ -249,7 +250,11 @@ def _meaning(value: object) -> object:
 
 
 def journal(data: bytes) -> None:
-    """A message can be stored, and storing it again adds no record."""
+    """A message can be stored, and storing it again adds no record; another one is kept as well.
+
+    The first byte is where a byte is changed; what the change means is not looked at, but where the
+    two tell something else, the bytes of both must be there.
+    """
     with tempfile.TemporaryDirectory(prefix="ptslink-fuzz-", dir=_memory()) as directory:
         store = Store(Path(directory, "journal.db"))
         try:
@@ -260,8 +265,44 @@ def journal(data: bytes) -> None:
             assert count == known, f"{known} facts, {count} records"
             store.write([_entry(data)], [])
             assert _records(store) == count, "sent again, stored again"
+            if data:
+                _changed(store, data)
         finally:
             store.close()
+
+
+def _changed(store: Store, data: bytes) -> None:
+    at = data[0] * len(data) // 256
+    other = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    if _told(data) == _told(other):
+        return
+    entry = _entry(other)
+    if entry.only_status:
+        return
+    store.write([entry], [])
+    kept = store._connection.execute("SELECT 1 FROM messages WHERE raw = ?", (other,)).fetchone()
+    assert kept, "another message was taken for a copy"
+
+
+def _told(raw: bytes) -> object:
+    """What a message says, judged apart from the code that keeps it: all but ids and counters."""
+    try:
+        content = json.loads(raw, parse_float=Decimal, parse_constant=_no_number)
+        content.pop("PtsId", None)
+        for packet in content["Packets"]:
+            packet.pop("Id", None)
+            packet.pop("ConfigurationId", None)
+            if isinstance(packet.get("Data"), dict):
+                for name in [*packet["Data"]]:
+                    if name == "ConfigurationId" or name.endswith(("Uploaded", "Total")):
+                        del packet["Data"][name]
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError, ArithmeticError):
+        return raw.strip()
+    return content
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(text)
 
 
 def _records(store: Store) -> int:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from ptslink.jsonpts.confirmation import is_upload
 from ptslink.jsonpts.envelope import Packet
 
 
@@ -110,7 +111,16 @@ class Entry(msgspec.Struct, eq=False):
     @property
     def only_status(self) -> bool:
         """Whether the latest status is all there is to keep, so that no message row is needed."""
-        return self.status is not None and not self.facts
+        return (
+            self.status is not None
+            and not self.facts
+            and all(packet.type == "UploadStatus" for packet in self.packets)
+        )
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are packets that become neither a record nor a status."""
+        return any(packet.type and not is_upload(packet.type) for packet in self.packets)
 
 
 @dataclass(slots=True)
@@ -132,6 +142,22 @@ class Evidence:
     peer: str
     code: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much is kept of what is not a record.
+
+    Attributes:
+        evidence_days, evidence_rows, evidence_bytes: of evidence.
+        status_days, status_bytes: of the history of UploadStatus.
+    """
+
+    evidence_days: int = 90
+    evidence_rows: int = 1_000_000
+    evidence_bytes: int = 500_000_000
+    status_days: int = 90
+    status_bytes: int = 2_000_000_000
 
 
 @dataclass(slots=True)

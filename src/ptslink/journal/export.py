@@ -6,68 +6,86 @@ import csv
 import sqlite3
 from collections.abc import Iterable, Iterator
 from io import StringIO
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
-from ptslink.journal.records import MAX_PAGE, Record, read
+from ptslink.journal.records import Told, read_page
 from ptslink.jsonpts.columns import COLUMNS
 
 COMMON: Final = ("id", "controller", "type", "received", "local_time", "utc", "flags", "variants")
+VARIANT: Final = ("id", "record", "controller", "type", "received")
 
 _members = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 
 
-def all_records(
-    connection: sqlite3.Connection, *, after: int, type_: str | None, controller: str | None
-) -> Iterator[Record]:
-    """Every record after the cursor, page by page, each page a read of its own."""
-    while True:
-        page = list(
-            read(connection, after=after, limit=MAX_PAGE, type_=type_, controller=controller)
-        )
-        if not page:
-            return
-        yield from page
-        after = page[-1].id
+class Reading:
+    """Everything after a cursor, page by page, each page a read of its own.
+
+    Attributes:
+        next: the cursor behind all that was given out so far.
+        journal: identity of the journal, once iteration began.
+
+    Raises:
+        CursorRefused, sqlite3.Error: on iteration.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, after: int, **options: Any) -> None:
+        self.next = after
+        self.journal: str | None = options.pop("journal", None)
+        self._connection = connection
+        self._options = options
+
+    def __iter__(self) -> Iterator[Told]:
+        while True:
+            page = read_page(
+                self._connection, after=self.next, journal=self.journal, **self._options
+            )
+            self.journal = page.journal
+            yield from page.records
+            if page.next == self.next:
+                return
+            self.next = page.next
 
 
-def json_lines(records: Iterable[Record]) -> Iterator[tuple[int, str]]:
-    """(cursor, line) for each record."""
+def json_lines(records: Iterable[Told]) -> Iterator[str]:
+    """A line for each record."""
     for record in records:
-        yield record.id, record.json().decode() + "\n"
+        yield record.json().decode("utf-8", "replace") + "\n"
 
 
-def csv_lines(records: Iterable[Record], type_: str | None) -> Iterator[tuple[int, str]]:
-    """(cursor, line), the header first with cursor 0.
+def csv_lines(
+    records: Iterable[Told], type_: str | None, *, variants: bool = False
+) -> Iterator[str]:
+    """The header, then a line for each record (or variant).
 
     With a Type the members of the specification have columns, and what else came is JSON in
-    ``other``; without one, all of Data is. Numbers are written as the controller sent them.
+    ``other``; without one, all of Data is. Numbers are written as the controller sent them. Where
+    there is no Data, the last column has the message.
     """
+    common_columns = VARIANT if variants else COMMON
     columns = COLUMNS.get(type_ or "", ())
     last = "other" if columns else "data"
-    yield 0, _row([*COMMON, *columns, last])
+    yield _row([*common_columns, *columns, last])
     for record in records:
-        common = [
-            record.id,
-            record.controller,
-            record.type,
-            record.received,
-            record.local_time or "",
-            record.utc or "",
-            " ".join(record.flags),
-            record.variants,
-        ]
-        if not columns:
-            data = bytes(record.data).decode("utf-8", "replace") if record.data else ""
-            yield record.id, _row([*common, data])
-            continue
-        members = _object(record.data)
-        values = [_cell(members.pop(name, None)) for name in columns]
-        other = msgspec.json.encode(members).decode() if members else ""
-        yield record.id, _row([*common, *values, other])
+        common = [_plain(getattr(record, name)) for name in common_columns]
+        if record.data is None:
+            yield _row([*common, *[""] * len(columns), _harmless(record.message or "")])
+        elif not columns:
+            yield _row([*common, bytes(record.data).decode("utf-8", "replace")])
+        else:
+            members = _object(record.data)
+            values = [_cell(members.pop(name, None)) for name in columns]
+            other = msgspec.json.encode(members).decode("utf-8", "replace") if members else ""
+            yield _row([*common, *values, other])
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, list):
+        return " ".join(value)
+    return "" if value is None else value
 
 
 def _object(data: Raw | None) -> dict[str, Raw]:
@@ -84,10 +102,13 @@ def _cell(value: Raw | None) -> str:
         return ""
     raw = bytes(value)
     if raw[:1] == b'"':
-        text = _text.decode(raw)
-        # A spreadsheet takes such a text for a formula; a controller's names are set by people.
-        return "'" + text if text[:1] in ("=", "+", "-", "@") else text
+        return _harmless(_text.decode(raw))
     return "" if raw == b"null" else raw.decode("utf-8", "replace")
+
+
+def _harmless(text: str) -> str:
+    """A text that no spreadsheet takes for a formula; a controller's names are set by people."""
+    return "'" + text if text[:1] in ("=", "+", "-", "@") else text
 
 
 def _row(values: Iterable[object]) -> str:

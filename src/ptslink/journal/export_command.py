@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
@@ -13,8 +13,19 @@ import click
 
 from ptslink.handshake.identity import controller_id
 from ptslink.journal.command import journal_path
-from ptslink.journal.export import all_records, csv_lines, json_lines
+from ptslink.journal.cursor import (
+    PARTIAL,
+    Cursor,
+    CursorFault,
+    locked,
+    publish,
+    read_cursor,
+    sync_directory,
+    write_cursor,
+)
+from ptslink.journal.export import Reading, csv_lines, json_lines
 from ptslink.journal.reader import JournalMissing, open_reader
+from ptslink.journal.records import CursorRefused
 
 
 @click.command()
@@ -28,6 +39,7 @@ from ptslink.journal.reader import JournalMissing, open_reader
 @click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl")
 @click.option("--type", "type_", help="Only this Type, such as UploadPumpTransaction.")
 @click.option("--controller", help="Only this controller.")
+@click.option("--variants", is_flag=True, help="Not the records: other contents under their keys.")
 @click.option("--after", type=click.IntRange(min=0), help="Only records after this cursor.")
 @click.option(
     "--cursor-file",
@@ -44,58 +56,124 @@ def export(
     form: str,
     type_: str | None,
     controller: str | None,
+    variants: bool,
     after: int | None,
     cursor_file: Path | None,
     output: Path | None,
 ) -> None:
     """Export records in the order they were stored.
 
-    With --cursor-file, each run exports what came since the last complete one: every record once.
+    With --cursor-file, each run exports what came since the last complete one. With --output as
+    well, every record is in one file, once, whenever a run is interrupted: the file must have been
+    taken away before the next run, and where nothing new came, none is written. On standard output,
+    a run that is interrupted is repeated by the next.
     """
     if after is not None and cursor_file is not None:
         raise click.UsageError("--after and --cursor-file exclude each other")
     if controller is not None and controller_id(controller) is None:
         raise click.BadParameter("must be 1 to 24 hexadecimal digits", param_hint="--controller")
-    start = after or (_read_cursor(cursor_file) if cursor_file is not None else 0)
-    last = start
-    partial = output.with_name(output.name + ".part") if output is not None else None
+    controller = controller.upper() if controller else None
+    options = {"type_": type_, "controller": controller, "variants": variants}
     try:
-        with open_reader(journal_path(config_path)) as connection:
-            records = all_records(
-                connection,
-                after=start,
-                type_=type_,
-                controller=controller.upper() if controller else None,
-            )
-            lines = csv_lines(records, type_) if form == "csv" else json_lines(records)
-            if partial is not None and output is not None:
-                with partial.open("w", encoding="utf-8", newline="") as handle:
-                    last = _write(lines, handle, last)
-                    os.fsync(handle.fileno())
-                partial.replace(output)
+        path = journal_path(config_path)
+        with locked(cursor_file) if cursor_file is not None else nullcontext():
+            if cursor_file is None:
+                _write_all(path, after or 0, form, output, options)
             else:
-                last = _write(lines, sys.stdout, last)
-    except (JournalMissing, sqlite3.Error, OSError) as error:
+                _write_new(path, cursor_file, form, output, options)
+    except (
+        *(JournalMissing, CursorRefused, CursorFault),
+        *(sqlite3.Error, OSError),
+    ) as error:
         raise click.ClickException(f"export failed: {error}") from error
-    if cursor_file is not None:
-        fresh = cursor_file.with_name(cursor_file.name + ".part")
-        fresh.write_text(f"{last}\n")
-        fresh.replace(cursor_file)
 
 
-def _write(lines: Iterator[tuple[int, str]], handle: TextIO, last: int) -> int:
-    for cursor, line in lines:
+Options = dict[str, str | bool | None]
+
+
+def _write_all(path: Path, after: int, form: str, output: Path | None, options: Options) -> None:
+    with open_reader(path) as connection:
+        reading = Reading(connection, after, **options)
+        if output is None:
+            _write(reading, form, sys.stdout, options)
+            return
+        _write_partial(reading, form, output, options)
+        output.with_name(output.name + PARTIAL).replace(output)
+        sync_directory(output.parent)
+
+
+def _write_new(
+    path: Path, cursor_file: Path, form: str, output: Path | None, options: Options
+) -> None:
+    before = read_cursor(cursor_file)
+    what = _what(options)
+    if before.what not in (None, what):
+        raise CursorFault(
+            f"{cursor_file} is the cursor of another export ({before.what}); this one ({what})"
+            " needs a file of its own"
+        )
+    if before.output:
+        # The last run ended between its last two steps; what it wrote is what this one brings.
+        brought = publish(Path(before.output))
+        before.output = ""
+        write_cursor(cursor_file, before)
+        if brought:
+            return
+    if output is not None and output.exists():
+        raise CursorFault(f"{output} is still there; take it away, it would be lost")
+    with open_reader(path) as connection:
+        reading = Reading(connection, before.cursor, journal=before.journal, **options)
+        if output is None:
+            _write(reading, form, sys.stdout, options)
+            count = 0
+        else:
+            count = _write_partial(reading, form, output, options)
+    cursor = Cursor(reading.next, reading.journal, what)
+    if output is None or not count:
+        if output is not None:
+            output.with_name(output.name + PARTIAL).unlink(missing_ok=True)
+        if cursor != before:
+            write_cursor(cursor_file, cursor)
+        return
+    cursor.output = str(output.resolve())
+    write_cursor(cursor_file, cursor)
+    publish(output)
+    cursor.output = ""
+    write_cursor(cursor_file, cursor)
+
+
+def _what(options: Options) -> str:
+    """What is exported, in words."""
+    words = ["variants" if options["variants"] else "records"]
+    words += [f"of {options[name]}" for name in ("type_", "controller") if options[name]]
+    return " ".join(words)
+
+
+def _write_partial(reading: Reading, form: str, output: Path, options: Options) -> int:
+    partial = output.with_name(output.name + PARTIAL)
+    with partial.open("w", encoding="utf-8", errors="replace", newline="") as handle:
+        count = _write(reading, form, handle, options)
+        os.fsync(handle.fileno())
+    sync_directory(partial.parent)
+    return count
+
+
+def _write(reading: Reading, form: str, handle: TextIO, options: Options) -> int:
+    """Write all of it. Returns how many lines came, the header aside."""
+    header = int(form == "csv")
+    type_ = options["type_"]
+    lines = (
+        csv_lines(
+            reading,
+            type_ if isinstance(type_, str) else None,
+            variants=bool(options["variants"]),
+        )
+        if header
+        else json_lines(reading)
+    )
+    count = 0
+    for line in lines:
         handle.write(line)
-        last = max(last, cursor)
+        count += 1
     handle.flush()
-    return last
-
-
-def _read_cursor(path: Path) -> int:
-    try:
-        text = path.read_text().strip()
-    except FileNotFoundError:
-        return 0
-    if not text.isdigit():
-        raise click.ClickException(f"{path} does not hold a cursor: {text[:40]!r}")
-    return int(text)
+    return count - header

@@ -8,6 +8,7 @@ the journal's own thread just before they are written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -17,12 +18,14 @@ from ptslink.journal.entry import Clock, Entry, Fact, Flag, Status, Transport
 from ptslink.jsonpts import moment, repair
 from ptslink.jsonpts.confirmation import is_upload
 from ptslink.jsonpts.envelope import Packet, decode
-from ptslink.jsonpts.natural import natural_key
+from ptslink.jsonpts.natural import fished_key, natural_key, unread_key
 
 #: Type under which a message is filed that nothing could be made of.
 UNREADABLE_TYPE: Final = "Unreadable"
 #: Note: the body names another controller than the handshake; the handshake is believed.
 OTHER_CONTROLLER: Final = "pts-id-differs-from-handshake"
+
+_WIDE_TYPE: Final = 0xFFFF
 
 _FLAGS: Final = {
     moment.IMPOSSIBLE: Flag.IMPOSSIBLE_TIME,
@@ -88,15 +91,32 @@ def derive(entry: Entry) -> None:
     doubts = _doubts(entry.notes) if entry.notes else 0
     now = entry.received // 1000
     for index, packet in enumerate(entry.packets):
-        if packet.type == "UploadStatus" and packet.data:
-            offset = _offset(packet.data)
-            if offset is not None:
-                clock.offset_minutes = offset
-            entry.status = Status(packet.data, offset)
+        if packet.type == "UploadStatus":
+            _status(entry, packet, clock)
         elif is_upload(packet.type):
-            entry.facts.append(_fact(index, packet, clock, now, doubts))
-    if not any(packet.type for packet in entry.packets):
+            if doubts & Flag.FISHED:
+                entry.facts.append(_fished(entry, index, packet.type, doubts))
+            else:
+                entry.facts.append(_fact(index, packet, clock, now, doubts))
+        elif not packet.type:
+            # Nobody knows what it is: kept like a fact, so that no copy of its message hides it.
+            unnamed = replace(packet, type=UNREADABLE_TYPE)
+            entry.facts.append(_fact(index, unnamed, clock, now, doubts))
+    if not entry.packets:
         file_unreadable(entry, doubts)
+
+
+def _status(entry: Entry, packet: Packet, clock: Clock) -> None:
+    offset = _offset(packet.data) if packet.data else None
+    if offset is not None:
+        clock.offset_minutes = offset
+    # A status that could not be read is one a second, too: the latest of them is kept, as it came.
+    entry.status = Status(packet.data or entry.raw, offset)
+
+
+def _fished(entry: Entry, index: int, type_: str, doubts: int) -> Fact:
+    digest = fished_key(type_, entry.raw, index).digest
+    return Fact(index, type_, digest, flags=doubts | Flag.NO_DATA | Flag.NO_TIME)
 
 
 def facts_of(raw: bytes) -> list[Fact]:
@@ -120,14 +140,19 @@ def record_key(controller: int, type_: int, fact: Fact) -> bytes:
     return (
         seconds.to_bytes(5, "big")
         + controller.to_bytes(4, "big")
-        + type_.to_bytes(2, "big")
+        + (type_.to_bytes(2, "big") if type_ < _WIDE_TYPE else _wide(type_))
         + fact.digest
     )
 
 
+def _wide(type_: int) -> bytes:
+    """A number that two bytes do not hold; only a journal of an older version has such Types."""
+    return _WIDE_TYPE.to_bytes(2, "big") + type_.to_bytes(8, "big")
+
+
 def file_unreadable(entry: Entry, doubts: int = 0) -> None:
     """File a message by its bytes alone: once, however often it is sent again."""
-    key = natural_key(Packet(b"", UNREADABLE_TYPE, entry.raw))
+    key = unread_key(UNREADABLE_TYPE, entry.raw)
     entry.facts = [Fact(0, UNREADABLE_TYPE, key.digest, flags=doubts | Flag.NO_TIME)]
 
 

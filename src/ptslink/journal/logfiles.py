@@ -27,6 +27,10 @@ MAX_WAITING: Final = 20_000
 #: thread, cost as much as many lines.
 COLLECT_SECONDS: Final = 0.25
 _RETENTION_EVERY: Final = 600.0
+#: Types of files that tell how links come and go; all others hold messages.
+CONNECTION_TYPES: Final = frozenset(
+    {"Connection", "ConnectionIssue", "Disconnection", "ShortConnection", "Server"}
+)
 _NAME: Final = re.compile(r"([A-Za-z][A-Za-z0-9]{0,63})_(\d{4}-\d\d-\d\d)\.log")
 
 
@@ -132,6 +136,8 @@ class LogFiles:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._next_retention = 0.0
+        self._written = 0  # bytes since the last look at the retention
+        #: Lines that were not written, since start.
         self.dropped = 0
         self.failure = ""
 
@@ -162,8 +168,10 @@ class LogFiles:
             self._wake.clear()
             waiting = self._waiting
             self._write([waiting.popleft() for _ in range(len(waiting))])
-            if time.monotonic() >= self._next_retention:
+            due = time.monotonic() >= self._next_retention
+            if due or self._written > self._keep_bytes // 20:
                 self._next_retention = time.monotonic() + _RETENTION_EVERY
+                self._written = 0
                 self._retain()
 
     def _write(self, lines: Iterable[Line | PacketLine]) -> None:
@@ -205,7 +213,7 @@ class LogFiles:
             self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             handle = path.open("ab")
         with handle:
-            handle.write(text.encode("utf-8", "replace"))
+            self._written += handle.write(text.encode("utf-8", "replace"))
 
     def _retain(self) -> None:
         if self._directory is None:
@@ -217,23 +225,36 @@ class LogFiles:
 def expired(
     directory: Path, keep_days: int, keep_bytes: int, now: float, *, delete: bool = False
 ) -> list[Path]:
-    """Log files past their age, and the oldest ones beyond the total size; only files of ours.
+    """Log files past their age, and those to give up for the total size; only files of ours.
+
+    The logs of messages go first, the oldest day and within it the largest file: what is in them is
+    in the journal too. What is known of connections goes only when that is not enough.
 
     Args:
         now: seconds since 1970.
         delete: remove them too.
     """
     oldest = f"{datetime.fromtimestamp(now - keep_days * 86_400, UTC):%Y-%m-%d}"
-    files = sorted(
-        ((named[1], path) for path in directory.iterdir() if (named := parse_name(path.name))),
-        reverse=True,
-    )
     total = 0
     found = []
-    for day, path in files:
-        total += path.stat().st_size
-        if day < oldest or total > keep_bytes:
+    kept = []
+    for path in directory.iterdir():
+        named = parse_name(path.name)
+        if named is None:
+            continue
+        type_, day = named
+        if day < oldest:
             found.append(path)
-            if delete:
-                path.unlink(missing_ok=True)
+            continue
+        size = path.stat().st_size
+        total += size
+        kept.append((type_ in CONNECTION_TYPES, day, -size, path))
+    for _, _, size, path in sorted(kept):
+        if total <= keep_bytes:
+            break
+        total += size
+        found.append(path)
+    if delete:
+        for path in found:
+            path.unlink(missing_ok=True)
     return found

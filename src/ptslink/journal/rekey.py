@@ -16,7 +16,7 @@ from ptslink.journal.filing import facts_of, record_key
 _PAGE: Final = 1000
 
 
-def rekey(connection: sqlite3.Connection) -> None:
+def rekey(connection: sqlite3.Connection, version: int) -> None:
     """Give every record the key it would get today, and the file today's version; all or nothing.
 
     A fact that an older version took for two keeps both records: they were handed out.
@@ -27,19 +27,22 @@ def rekey(connection: sqlite3.Connection) -> None:
     execute = connection.execute
     execute("BEGIN IMMEDIATE")
     try:
+        schema.upgrade(connection, version)
         last = 0
         while rows := execute(
-            "SELECT r.id, r.packet, r.controller, r.type, m.id, m.raw"
+            "SELECT r.id, r.packet, r.controller, r.type, m.id, m.raw, r.natural_key"
             " FROM records r JOIN messages m ON m.id = r.message"
             " WHERE r.id > ? ORDER BY r.id LIMIT ?",
             (last, _PAGE),
         ).fetchall():
             read, facts = None, {}
-            for record, packet, controller, type_, message, raw in rows:
+            for record, packet, controller, type_, message, raw, before in rows:
                 if message != read:
                     read, facts = message, {fact.index: fact for fact in facts_of(raw)}
                 if packet in facts:
                     key = record_key(controller, type_, facts[packet])
+                    if key == before:
+                        continue
                     execute(
                         "UPDATE OR IGNORE records SET natural_key = ? WHERE id = ?", (key, record)
                     )

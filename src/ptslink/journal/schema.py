@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
+import time
 from typing import Final
 
 #: Written to PRAGMA user_version; a file with a higher one is refused. Raised whenever a fact gets
 #: another natural key than before: `ptslink.journal.rekey` then brings older files up to date.
-VERSION: Final = 2
+VERSION: Final = 3
 #: Written to PRAGMA application_id ("PTSL"), so that a stranger's database is not touched.
 APPLICATION_ID: Final = 0x5054534C
 
@@ -48,7 +50,8 @@ CREATE TABLE variants (
     id INTEGER PRIMARY KEY,
     record INTEGER NOT NULL,
     message INTEGER NOT NULL,
-    packet INTEGER NOT NULL
+    packet INTEGER NOT NULL,
+    content BLOB NOT NULL DEFAULT x''
 );
 CREATE TABLE status_latest (
     controller INTEGER PRIMARY KEY,
@@ -72,9 +75,39 @@ CREATE TABLE evidence (
 );
 """
 
+#: What a file of version 2 lacks.
+_SINCE_3: Final = """
+CREATE UNIQUE INDEX variants_content ON variants (record, content);
+CREATE INDEX status_history_controller ON status_history (controller, received);
+-- How much there is of what is deleted again one day, so that nobody has to count.
+CREATE TABLE held (name TEXT PRIMARY KEY, rows INTEGER NOT NULL, bytes INTEGER NOT NULL);
+-- One row. Records have ids from first on, and since the file was last opened, from floor on.
+CREATE TABLE journal (identity TEXT NOT NULL, first INTEGER NOT NULL, floor INTEGER NOT NULL);
+"""
+
+#: Counted for each row of evidence and history besides its text.
+ROW_BYTES: Final = 100
+
+_COUNT: Final = f"""
+INSERT INTO held SELECT 'evidence', count(*),
+    coalesce(sum(length(detail) + {ROW_BYTES}), 0) FROM evidence;
+INSERT INTO held SELECT 'status_history', count(*),
+    coalesce(sum(length(data) + {ROW_BYTES}), 0) FROM status_history;
+"""
+
 
 class ForeignDatabase(Exception):
     """The file is not a journal of ours, or one of a newer version."""
+
+
+def clock_id() -> int:
+    """The least id a record may get now: the time, in hundred-thousandths of a second.
+
+    A journal that is opened gives ids from here on. They are greater than all that were ever given
+    out on this machine, be the file new or come from a backup, as long as its clock goes forward
+    and there were fewer than 100,000 records a second. Fifteen digits, which a spreadsheet keeps.
+    """
+    return time.time_ns() // 10_000
 
 
 def prepare(connection: sqlite3.Connection) -> int:
@@ -89,7 +122,8 @@ def prepare(connection: sqlite3.Connection) -> int:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if not tables:
         connection.executescript(
-            f"BEGIN IMMEDIATE; {_TABLES} PRAGMA application_id = {APPLICATION_ID};"
+            f"BEGIN IMMEDIATE; {_TABLES} {_SINCE_3} {_COUNT} {_named(clock_id())}"
+            f"PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {VERSION}; COMMIT;"
         )
         return VERSION
@@ -98,3 +132,19 @@ def prepare(connection: sqlite3.Connection) -> int:
     if version > VERSION:
         raise ForeignDatabase(f"the file has version {version}; this ptslink knows up to {VERSION}")
     return int(version)
+
+
+def upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Give a file of an older version the tables of today; within the caller's transaction."""
+    if version >= 3:
+        return
+    execute = connection.execute
+    execute("ALTER TABLE variants ADD COLUMN content BLOB NOT NULL DEFAULT x''")
+    # None of them was compared with the others: they are told apart as they are.
+    execute("UPDATE variants SET content = CAST('variant ' || id AS BLOB)")
+    for statement in f"{_SINCE_3}{_COUNT}{_named(1)}".split(";"):
+        execute(statement)
+
+
+def _named(first: int) -> str:
+    return f"INSERT INTO journal VALUES ('{secrets.token_hex(8)}', {first}, {first});"

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ptslink.journal import schema
-from ptslink.journal.entry import Entry, Evidence, Fact
-from ptslink.journal.filing import record_key
+from ptslink.journal.detail import capped
+from ptslink.journal.entry import Entry, Evidence, Fact, Retention
+from ptslink.journal.filing import UNREADABLE_TYPE, record_key
 from ptslink.journal.rekey import rekey
-from ptslink.jsonpts.envelope import Packet, decode
-from ptslink.jsonpts.natural import canonical_content
+from ptslink.jsonpts.columns import COLUMNS
+from ptslink.jsonpts.content import Told
 
 #: Statement sizes: a batch is cut into the largest that fit. Few sizes, so that SQLite's prepared
 #: statements are found again.
@@ -29,9 +32,29 @@ _MESSAGES: Final = "messages (id, controller, received, transport, link, notes, 
 _RECORDS: Final = (
     "records (id, message, packet, controller, type, local_time, utc, flags, natural_key)"
 )
+_HELD: Final = "UPDATE held SET rows = ?, bytes = ? WHERE name = ?"
 _EVIDENCE: Final = "evidence (at, kind, controller, peer, code, detail)"
 
+#: Types that get a name in the journal whatever else is in there, and how many others do. Anybody
+#: may invent one; the rest share `OTHER_TYPE`, and are named by the message itself.
+_NAMED_TYPES: Final = frozenset({*COLUMNS, "UploadConfiguration", UNREADABLE_TYPE})
+MAX_TYPES: Final = 500
+OTHER_TYPE: Final = "Other"
+
 Row = tuple[Any, ...]
+
+_DAY_MS: Final = 86_400_000
+
+
+@dataclass(slots=True)
+class _Held:
+    """How much there is of something; mirrors its row in the table `held`."""
+
+    rows: int = 0
+    bytes: int = 0
+
+    def beyond(self, rows: int, size: int) -> bool:
+        return self.rows > rows or self.bytes > size
 
 
 class JournalGone(Exception):
@@ -45,13 +68,21 @@ class Store:
         path: the database file; created when absent, its directory is not.
         status_history_seconds: at most one status is added to the history per controller and this
             many seconds.
+        retention: when evidence and history are deleted; `trim` does.
 
     Raises:
         sqlite3.Error, OSError, schema.ForeignDatabase: it cannot be opened.
     """
 
-    def __init__(self, path: Path, *, status_history_seconds: int = 300) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        status_history_seconds: int = 300,
+        retention: Retention | None = None,
+    ) -> None:
         self.path = path
+        self._retention = retention or Retention()
         self._sample_ms = status_history_seconds * 1000
         self._expect_copies = False
         self._connection = sqlite3.connect(
@@ -71,23 +102,31 @@ class Store:
         # comes round several times a second under load.
         execute("PRAGMA wal_autocheckpoint = 4000")
         execute("PRAGMA cache_size = -16384")
-        if schema.prepare(self._connection) < schema.VERSION:
-            rekey(self._connection)
+        version = schema.prepare(self._connection)
+        if version < schema.VERSION:
+            rekey(self._connection, version)
         os.chmod(self.path, 0o640)  # noqa: PTH101 - the journal holds names and tag numbers
         stat = self.path.stat()
         self._inode = (stat.st_dev, stat.st_ino)
         self._next_message = self._next("messages")
-        self._next_record = self._next("records")
-        self._recalled: tuple[int, Sequence[Packet]] | None = None
+        floor = schema.clock_id()
+        self._next_record = max(self._next("records"), floor)
+        self._next_variant = max(self._next("variants"), floor)
+        # Told to the file with whatever is written first: to open it needs no space on the disk.
+        self._floor: int | None = self._next_record
+        self._held = {
+            name: _Held(rows, size)
+            for name, rows, size in execute("SELECT name, rows, bytes FROM held")
+        }
+        self._recalled: dict[str, tuple[int, Told]] = {}
         self._controllers: dict[str, int] = {
             pts_id: id_ for id_, pts_id in execute("SELECT id, pts_id FROM controllers")
         }
         self._types: dict[str, int] = {
             name: id_ for id_, name in execute("SELECT id, name FROM types")
         }
-        self._sampled: dict[int, int] = dict(
-            execute("SELECT controller, max(received) FROM status_history GROUP BY controller")
-        )
+        #: When a status of a controller last went into the history, as far as it was asked.
+        self._sampled: dict[int, int | None] = {}
 
     def _next(self, table: str) -> int:
         (highest,) = self._connection.execute(f"SELECT max(id) FROM {table}").fetchone()
@@ -132,21 +171,30 @@ class Store:
     ) -> int:
         self._require_file()
         execute = self._connection.execute
-        marks = (self._next_message, self._next_record)
+        marks = (self._next_message, self._next_record, self._next_variant)
+        held = {name: replace(amount) for name, amount in self._held.items()}
         new_controllers: list[str] = []
         new_types: list[str] = []
         sampled: dict[int, int] = {}
         execute("BEGIN IMMEDIATE")
         try:
+            if self._floor is not None:
+                execute("UPDATE journal SET floor = ?", (self._floor,))
             duplicates = self._write_entries(
                 entries, new_controllers, new_types, sampled, look_up=look_up
             )
             if evidence:
-                self._insert(_EVIDENCE, [_evidence_row(item) for item in evidence])
+                rows = [_evidence_row(item) for item in evidence]
+                self._insert(_EVIDENCE, rows)
+                self._hold("evidence", rows)
+            for name, amount in self._held.items():
+                if amount != held[name]:
+                    execute(_HELD, (amount.rows, amount.bytes, name))
             execute("COMMIT")
             self._require_file()
         except BaseException:
-            self._next_message, self._next_record = marks
+            self._next_message, self._next_record, self._next_variant = marks
+            self._held = held
             for name in new_controllers:
                 del self._controllers[name]
             for name in new_types:
@@ -155,9 +203,15 @@ class Store:
                 execute("ROLLBACK")
             raise
         finally:
-            self._recalled = None  # a rolled back row's number is given out again
+            self._recalled.clear()  # a rolled back row's number is given out again
+        self._floor = None
         self._sampled.update(sampled)
         return duplicates
+
+    def _hold(self, name: str, rows: Sequence[Row]) -> None:
+        held = self._held[name]
+        held.rows += len(rows)
+        held.bytes += sum(len(row[-1]) for row in rows) + len(rows) * schema.ROW_BYTES
 
     def probe(self) -> None:
         """See whether the file can be written, without leaving anything in it.
@@ -182,17 +236,73 @@ class Store:
                 execute("ROLLBACK")
             raise
 
-    def trim_evidence(self, before: int, keep_rows: int, *, most: int = 5000) -> int:
-        """Delete evidence older than `before` (milliseconds) and all but the newest rows.
-
-        At most `most` rows at a time, so that no entry waits long. Returns the rows deleted.
-        """
-        cursor = self._connection.execute(
-            "DELETE FROM evidence WHERE id IN (SELECT id FROM evidence"
-            " WHERE at < ?1 OR id <= (SELECT max(id) FROM evidence) - ?2 ORDER BY id LIMIT ?3)",
-            (before, keep_rows, most),
+    @property
+    def overfull(self) -> bool:
+        """Whether there is more evidence or history than is to be kept; costs nothing to ask."""
+        return any(
+            self._held[name].beyond(rows, size) for name, _, _, _, rows, size in self._kept()
         )
-        return cursor.rowcount
+
+    def _kept(self) -> Iterable[tuple[str, str, str, int, int, int]]:
+        """What is deleted again: (table, its column of time, of text, days, rows, bytes)."""
+        kept = self._retention
+        yield (
+            *("evidence", "at", "detail"),
+            *(kept.evidence_days, kept.evidence_rows, kept.evidence_bytes),
+        )
+        yield (
+            *("status_history", "received", "data"),
+            *(kept.status_days, sys.maxsize, kept.status_bytes),
+        )
+
+    def trim(self, now: int, *, most: int = 2000) -> bool:
+        """Delete evidence and history beyond their age, number or size, the oldest first.
+
+        Args:
+            now: milliseconds since 1970.
+            most: rows of a table to look at, so that no entry waits long.
+
+        Returns:
+            Whether there may be more to delete.
+
+        Raises:
+            sqlite3.Error: nothing of a table was deleted.
+        """
+        more = False
+        for table in self._kept():
+            more |= self._trim(*table, now, most)
+        return more
+
+    def _trim(
+        self, table: str, time: str, text: str, days: int, rows: int, size: int, now: int, most: int
+    ) -> bool:
+        execute = self._connection.execute
+        held = replace(self._held[table])
+        over = held.beyond(rows, size)
+        # A little more than needed, or each row that comes would cost a commit for one that goes.
+        spare = rows - rows // 100, size - size // 100
+        found = execute(
+            f"SELECT id, {time}, length({text}) FROM {table} ORDER BY id LIMIT ?", (most,)
+        ).fetchall()
+        gone = []
+        for id_, at, length in found:
+            if at < now - days * _DAY_MS or (over and held.beyond(*spare)):
+                gone.append((id_,))
+                held.rows -= 1
+                held.bytes -= length + schema.ROW_BYTES
+        if not gone:
+            return False
+        execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(f"DELETE FROM {table} WHERE id = ?", gone)
+            execute(_HELD, (held.rows, held.bytes, table))
+            execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+        self._held[table] = held
+        return len(gone) == most
 
     def _require_file(self) -> None:
         try:
@@ -211,7 +321,7 @@ class Store:
         *,
         look_up: bool,
     ) -> int:
-        keyed: list[tuple[Entry, list[tuple[Fact, bytes]]]] = []
+        keyed: list[tuple[Entry, list[tuple[Fact, int, bytes]]]] = []
         latest: dict[int, Row] = {}
         history: list[Row] = []
         offsets: dict[int, int] = {}
@@ -220,19 +330,18 @@ class Store:
             if controller is None:
                 controller = self._new_controller(entry)
                 new_controllers.append(entry.controller)
-            keys = []
+            keys: list[tuple[Fact, int, bytes]] = []
             for fact in entry.facts:
                 type_ = self._types.get(fact.type)
                 if type_ is None:
-                    type_ = self._new_type(fact.type)
-                    new_types.append(fact.type)
-                keys.append((fact, record_key(controller, type_, fact)))
+                    type_ = self._type(fact.type, new_types)
+                keys.append((fact, type_, record_key(controller, type_, fact)))
             keyed.append((entry, keys))
             status = entry.status
             if status is not None:
                 row = (controller, entry.received, status.data)
                 latest[controller] = row
-                last = sampled.get(controller, self._sampled.get(controller))
+                last = sampled.get(controller) or self._last_sample(controller)
                 if last is None or not 0 <= entry.received - last < self._sample_ms:
                     sampled[controller] = entry.received
                     history.append(row)
@@ -240,10 +349,11 @@ class Store:
                     offsets[controller] = status.offset_minutes
         # Nearly every batch is all new, and to look for copies costs as much as to insert: without
         # a look, the unique index finds them.
-        known = self._known([key for _, keys in keyed for _, key in keys]) if look_up else {}
+        known = self._known([key for _, keys in keyed for _, _, key in keys]) if look_up else {}
         messages: list[Row] = []
         records: list[Row] = []
         variants: list[Row] = []
+        told: set[tuple[int, bytes]] = set()
         duplicates = 0
         for entry, keys in keyed:
             if entry.only_status:
@@ -251,7 +361,7 @@ class Store:
             controller = self._controllers[entry.controller]
             message = self._next_message
             needed = not keys
-            for fact, key in keys:
+            for fact, type_, key in keys:
                 earlier = known.get(key)
                 if earlier is None:
                     known[key] = (self._next_record, entry, fact.index)
@@ -261,7 +371,7 @@ class Store:
                             message,
                             fact.index,
                             controller,
-                            self._types[fact.type],
+                            type_,
                             fact.local_time or None,
                             fact.utc,
                             fact.flags,
@@ -272,10 +382,14 @@ class Store:
                     needed = True
                     continue
                 duplicates += 1
-                if self._differs(entry, fact.index, earlier):
-                    variants.append((earlier[0], message, fact.index))
+                content = self._other_content(entry, fact.index, earlier)
+                if content is not None and (earlier[0], content) not in told:
+                    told.add((earlier[0], content))
+                    variants.append((self._next_variant, earlier[0], message, fact.index, content))
+                    self._next_variant += 1
                     needed = True
-            if needed:
+            # A reply or a question beside copies is in no record.
+            if needed or entry.has_others:
                 notes = ",".join(entry.notes) or None
                 messages.append(
                     (
@@ -293,13 +407,14 @@ class Store:
         self._insert(_RECORDS, records)
         many = self._connection.executemany
         if variants:
-            many("INSERT INTO variants (record, message, packet) VALUES (?, ?, ?)", variants)
+            many("INSERT INTO variants VALUES (?, ?, ?, ?, ?)", variants)
         if latest:
             many("INSERT OR REPLACE INTO status_latest VALUES (?, ?, ?)", latest.values())
         if history:
             many(
                 "INSERT INTO status_history (controller, received, data) VALUES (?, ?, ?)", history
             )
+            self._hold("status_history", history)
         if offsets:
             many(
                 "UPDATE controllers SET utc_offset = ?1 WHERE id = ?2 AND utc_offset IS NOT ?1",
@@ -321,30 +436,45 @@ class Store:
                 known[key] = (record, message, packet)
         return known
 
-    def _differs(self, entry: Entry, index: int, earlier: tuple[int, Entry | int, int]) -> bool:
-        """Whether a packet's content is another than that of the record with its key."""
-        _, where, packet = earlier
+    def _other_content(
+        self, entry: Entry, index: int, earlier: tuple[int, Entry | int, int]
+    ) -> bytes | None:
+        """What a packet tells, if neither the record with its key nor a variant of it told that."""
+        record, where, packet = earlier
         if isinstance(where, Entry):
-            before: Sequence[Packet] | None = _packets(where)
+            before: bytes | None = where.raw
+            number = -id(where)
         else:
-            before = self._packets_on_record(where)
-        if before is None:
-            return True
-        return content_of(_packets(entry), index) != content_of(before, packet)
-
-    def _packets_on_record(self, message: int) -> Sequence[Packet] | None:
-        """The packets of a stored message, or None if it is gone.
-
-        The last one is remembered: a message of a thousand packets that comes again must not be
-        fetched and decoded a thousand times.
-        """
-        if self._recalled is None or self._recalled[0] != message:
-            row = self._connection.execute("SELECT raw FROM messages WHERE id = ?", (message,))
-            found = row.fetchone()
-            if found is None:
+            row = self._connection.execute(
+                "SELECT raw FROM messages WHERE id = ?", (where,)
+            ).fetchone()
+            before, number = (row[0] if row is not None else None), where
+        if before == entry.raw and packet == index:
+            return None
+        content = self._told("new", -id(entry), entry.raw, entry.controller).content(index)
+        if before is not None:
+            told = self._told("earlier", number, before, entry.controller)
+            if told.content(packet) == content:
                 return None
-            self._recalled = (message, decode(found[0]).packets)
-        return self._recalled[1]
+        known = self._connection.execute(
+            "SELECT 1 FROM variants WHERE record = ? AND content = ?", (record, content)
+        )
+        return None if known.fetchone() else content
+
+    def _told(self, role: str, number: int, raw: bytes, controller: str) -> Told:
+        """What a message tells. The last one is remembered: a message of a thousand packets that
+        comes again must not be decoded a thousand times."""
+        recalled = self._recalled.get(role)
+        if recalled is None or recalled[0] != number:
+            recalled = self._recalled[role] = (number, Told(raw, controller))
+        return recalled[1]
+
+    def _last_sample(self, controller: int) -> int | None:
+        if controller not in self._sampled:
+            (self._sampled[controller],) = self._connection.execute(
+                "SELECT max(received) FROM status_history WHERE controller = ?", (controller,)
+            ).fetchone()
+        return self._sampled[controller]
 
     def _insert(self, table: str, rows: Sequence[Row]) -> None:
         if not rows:
@@ -365,24 +495,21 @@ class Store:
         self._controllers[entry.controller] = id_
         return id_
 
-    def _new_type(self, name: str) -> int:
+    def _type(self, name: str, new_types: list[str]) -> int:
+        """The number of a Type that has none yet, or that of all the others."""
+        if name not in _NAMED_TYPES and len(self._types) >= MAX_TYPES:
+            name = OTHER_TYPE
+        if name in self._types:
+            return self._types[name]
         cursor = self._connection.execute("INSERT INTO types (name) VALUES (?)", (name,))
         id_ = int(cursor.lastrowid or 0)
         self._types[name] = id_
+        new_types.append(name)
         return id_
 
 
-def content_of(packets: Sequence[Packet], index: int) -> bytes:
-    """The stable content of one of a message's packets in canonical form, to compare two copies."""
-    return canonical_content(packets[index].data) if index < len(packets) else b""
-
-
-def _packets(entry: Entry) -> Sequence[Packet]:
-    return entry.packets or decode(entry.raw).packets
-
-
 def _evidence_row(item: Evidence) -> Row:
-    return (item.at, item.kind, item.controller, item.peer, item.code, item.detail)
+    return (item.at, item.kind, item.controller, item.peer, item.code, capped(item.detail))
 
 
 def _chunks(count: int) -> Iterable[tuple[int, int]]:

@@ -14,10 +14,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from ptslink.journal.entry import Entry, Evidence, Health
+from ptslink.journal.entry import Entry, Evidence, Health, Retention
 from ptslink.journal.filing import derive, file_unreadable
 from ptslink.journal.schema import ForeignDatabase
 from ptslink.journal.store import JournalGone, Store
@@ -34,16 +35,18 @@ RETRY_SECONDS: Final = 1.0
 #: Seconds between looks at the retention of evidence.
 TRIM_SECONDS: Final = 60.0
 
-#: Errors of one entry, not of the journal: the others of its batch must not suffer for it.
-_ENTRY_ERRORS: Final = (
-    sqlite3.IntegrityError,
-    sqlite3.DataError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-    OverflowError,
-    ValueError,
+#: Pause after a failure of the thread itself.
+STUMBLE_SECONDS: Final = 0.05
+
+#: Errors of the journal; any other is one entry's, and the others of its batch must not suffer.
+_JOURNAL_ERRORS: Final = (
+    sqlite3.OperationalError,
+    sqlite3.InternalError,
+    JournalGone,
+    ForeignDatabase,
+    OSError,
+    MemoryError,
 )
-_JOURNAL_ERRORS: Final = (sqlite3.Error, JournalGone, ForeignDatabase, OSError)
 
 _Batch = tuple[list[Entry], list[Evidence]]
 
@@ -54,7 +57,6 @@ class JournalWriter:
     Args:
         open_store: opens the store; called again after a failure, in the writer's thread.
         retry_seconds: time between attempts to get a failing journal back.
-        evidence_days, evidence_rows: retention of evidence by age and by number.
 
     Raises:
         whatever `open_store` raises the first time.
@@ -65,15 +67,11 @@ class JournalWriter:
         open_store: Callable[[], Store],
         *,
         retry_seconds: float = RETRY_SECONDS,
-        evidence_days: int = 90,
-        evidence_rows: int = 1_000_000,
     ) -> None:
         self._open_store = open_store
         #: Called on the event loop whenever `Health.ok` changes.
         self.on_health: Callable[[Health], None] | None = None
         self._retry = retry_seconds
-        self._evidence_days = evidence_days
-        self._evidence_rows = evidence_rows
         self._next_trim = 0.0
         self._store: Store | None = open_store()
         self._known = set(self._store.controllers())
@@ -85,14 +83,24 @@ class JournalWriter:
         self._evidence: list[Evidence] = []
         self._evidence_waits = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="journal")
+        # Not one that the end of the process waits for: what is not settled was not confirmed.
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._ending = False
         self._failed_at = 0.0
         self._unsettled = 0
         self._waiter: asyncio.Future[None] | None = None
 
     @property
     def health(self) -> Health:
+        if self._lost():
+            self._health.ok = False
+            self._health.reason = "the journal's thread has ended; restart the server"
+            self._health.since = self._health.since or int(time.time() * 1000)
         return self._health
+
+    def _lost(self) -> bool:
+        """Whether the thread is gone although nobody told it to end."""
+        return self._loop is not None and not self._ending and not self._thread.is_alive()
 
     @property
     def unsettled(self) -> int:
@@ -115,9 +123,28 @@ class JournalWriter:
 
     async def close(self) -> None:
         """Commit and settle all that was appended, then close the file."""
+        self._end()
+        if self._loop is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def abandon(self, timeout: float = 10.0) -> None:
+        """As `close`, for whoever cannot await, started or not; waits for so many seconds.
+
+        May be called any number of times, also before or after `close`.
+        """
+        self._end()
+        if self._loop is not None:
+            self._thread.join(timeout)
+
+    def _end(self) -> None:
+        if self._ending:
+            return
         self._flush()
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        self._ending = True
+        if self._loop is not None:
+            self._queue.put(None)
+        elif self._store is not None:
+            self._store.close()
 
     def append(self, entry: Entry) -> None:
         self._unsettled += 1
@@ -139,6 +166,9 @@ class JournalWriter:
         self._flush()
 
     def _flush(self) -> None:
+        if self._entries and self._lost():
+            entries, self._entries = self._entries, []
+            self._settle(entries, [False] * len(entries))
         if self._entries or self._evidence:
             self._queue.put((self._entries, self._evidence))
             self._entries, self._evidence = [], []
@@ -150,22 +180,42 @@ class JournalWriter:
         evidence: list[Evidence] = []
         running = True
         while running:
-            running = self._gather(entries, evidence)
-            while entries:
-                batch, entries = entries[:MAX_BATCH], entries[MAX_BATCH:]
-                for entry in batch:
-                    self._complete(entry)
-                stored = self._commit(batch, evidence)
-                self._tell(self._settle, batch, stored)
-            if evidence:
-                self._commit([], evidence)
-            if not self._health.ok:
-                self._try_again()
-            elif time.monotonic() >= self._next_trim:
-                self._next_trim = time.monotonic() + TRIM_SECONDS
-                self._trim()
+            try:
+                running = self._gather(entries, evidence)
+                self._work(entries, evidence)
+            except Exception as error:
+                # Nothing here may end the thread: nobody would be confirmed any more, in silence.
+                self._stumble(error, entries)
         if self._store is not None:
-            self._store.close()
+            with contextlib.suppress(sqlite3.Error):
+                self._store.close()
+
+    def _work(self, entries: list[Entry], evidence: list[Evidence]) -> None:
+        """Commit and settle all of it; leaves the lists empty, but for evidence of a failure."""
+        rounds = 1 + len(evidence) // 1000
+        while entries:
+            batch = entries[:MAX_BATCH]
+            for entry in batch:
+                self._complete(entry)
+            stored = self._commit(batch, evidence)
+            del entries[:MAX_BATCH]
+            self._tell(self._settle, batch, stored)
+        if evidence:
+            self._commit([], evidence)
+        if not self._health.ok:
+            self._try_again()
+        for _ in range(rounds):
+            self._trim()
+
+    def _stumble(self, error: Exception, entries: list[Entry]) -> None:
+        """Something failed that should not be able to: what was under way is not stored."""
+        time.sleep(STUMBLE_SECONDS)  # not as fast as it can, should it go on so
+        batch = entries[:]
+        entries.clear()
+        self._fail(error)
+        self._health.failed += len(batch)
+        self._tell(self._settle, batch, [False] * len(batch))
+        self._tell(self._report, "the journal stumbled", error)
 
     def _gather(self, entries: list[Entry], evidence: list[Evidence]) -> bool:
         """Wait for work and take all there is. False when it is time to end."""
@@ -201,16 +251,13 @@ class JournalWriter:
             try:
                 duplicates = store.write(entries, evidence)
                 stored = [True] * len(entries)
-            except _ENTRY_ERRORS:
-                duplicates = 0
-                for at, entry in enumerate(entries):
-                    try:
-                        duplicates += store.write([entry], [])
-                        stored[at] = True
-                    except _ENTRY_ERRORS:
-                        continue
-                self._health.lost_evidence += len(evidence)
-        except _JOURNAL_ERRORS as error:
+            except _JOURNAL_ERRORS:
+                raise
+            except Exception as error:
+                duplicates = self._one_by_one(store, entries, stored, error)
+                self._evidence_one_by_one(store, evidence)
+        except Exception as error:
+            stored = [False] * len(entries)
             self._fail(error)
             surplus = len(evidence) - MAX_EVIDENCE
             if surplus > 0:
@@ -226,6 +273,41 @@ class JournalWriter:
         self._health.failed += len(entries) - count
         return stored
 
+    def _one_by_one(
+        self, store: Store, entries: list[Entry], stored: list[bool], cause: Exception
+    ) -> int:
+        """Write each entry alone, since one of them cannot be. Returns how many were copies.
+
+        Raises:
+            Exception: none could be written; it is not an entry's fault, then.
+        """
+        duplicates = 0
+        for at, entry in enumerate(entries):
+            for attempt in (entry, _bare(entry)):
+                if attempt is None:
+                    continue
+                try:
+                    duplicates += store.write([attempt], [])
+                except _JOURNAL_ERRORS:
+                    raise
+                except Exception as error:
+                    self._tell(self._report, "a message could not be stored", error)
+                else:
+                    stored[at] = True
+                    break
+        if entries and not any(stored):
+            raise cause
+        return duplicates
+
+    def _evidence_one_by_one(self, store: Store, evidence: list[Evidence]) -> None:
+        for item in evidence:
+            try:
+                store.write([], [item])
+            except _JOURNAL_ERRORS:
+                raise
+            except Exception:
+                self._health.lost_evidence += 1
+
     def _usable_store(self) -> Store:
         if self._store is None:
             wait = self._failed_at + self._retry - time.monotonic()
@@ -237,17 +319,23 @@ class JournalWriter:
     def _try_again(self) -> None:
         try:
             self._usable_store().probe()
-        except _JOURNAL_ERRORS as error:
+        except Exception as error:
             self._fail(error)
         else:
             self._succeed()
 
     def _trim(self) -> None:
-        before = int((time.time() - self._evidence_days * 86_400) * 1000)
+        """Delete what is not to be kept any longer: some, after each batch that brought more."""
+        due = time.monotonic() >= self._next_trim
+        if self._store is None or not (due or self._store.overfull):
+            return
         try:
-            self._usable_store().trim_evidence(before, self._evidence_rows)
-        except _JOURNAL_ERRORS as error:
+            more = self._store.trim(int(time.time() * 1000))
+        except Exception as error:
             self._fail(error)
+            return
+        if due and not more:
+            self._next_trim = time.monotonic() + TRIM_SECONDS
 
     def _fail(self, error: Exception) -> None:
         if self._store is not None:
@@ -262,12 +350,12 @@ class JournalWriter:
         self._health.reason = str(error) or type(error).__name__
         if first:
             self._health.since = int(time.time() * 1000)
-            self._tell(self._changed)
+            self._tell(self._changed, replace(self._health))
 
     def _succeed(self) -> None:
         if not self._health.ok:
             self._health.ok, self._health.reason, self._health.since = True, "", None
-            self._tell(self._changed)
+            self._tell(self._changed, replace(self._health))
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
@@ -301,17 +389,24 @@ class JournalWriter:
         assert self._loop is not None
         self._loop.call_exception_handler({"message": what, "exception": error})
 
-    def _changed(self) -> None:
+    def _changed(self, health: Health) -> None:
+        """Tell of a change, as it was: it may have changed back meanwhile."""
         if self.on_health is not None:
-            self.on_health(self._health)
+            self.on_health(health)
+
+
+def _bare(entry: Entry) -> Entry | None:
+    """The entry with nothing but its bytes, for when anything else about it cannot be stored."""
+    bare = replace(entry, status=None, notes=(), packets=[], clock=None)
+    try:
+        file_unreadable(bare)
+    except Exception:
+        return None
+    return bare
 
 
 def open_writer(
-    path: Path,
-    *,
-    status_history_seconds: int = 300,
-    evidence_days: int = 90,
-    evidence_rows: int = 1_000_000,
+    path: Path, *, status_history_seconds: int = 300, retention: Retention | None = None
 ) -> JournalWriter:
     """A writer over the journal file at the path.
 
@@ -320,6 +415,6 @@ def open_writer(
     """
 
     def open_store() -> Store:
-        return Store(path, status_history_seconds=status_history_seconds)
+        return Store(path, status_history_seconds=status_history_seconds, retention=retention)
 
-    return JournalWriter(open_store, evidence_days=evidence_days, evidence_rows=evidence_rows)
+    return JournalWriter(open_store)

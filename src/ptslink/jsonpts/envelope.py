@@ -34,14 +34,7 @@ _MAX_ID_BYTES: Final = 64
 _MAX_TYPE_CHARACTERS: Final = 64
 
 
-class _Packet(msgspec.Struct, gc=False):
-    Id: Raw | UnsetType = UNSET
-    Type: Raw | UnsetType = UNSET
-    Data: Raw | UnsetType = UNSET
-    Error: Raw | UnsetType = UNSET
-    # UploadConfiguration carries these on the packet, not in Data (PTS-2 protocol 2.2).
-    ConfigurationId: Raw | UnsetType = UNSET
-    Configuration: Raw | UnsetType = UNSET
+_Packet = dict[str, Raw]
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -50,15 +43,12 @@ class _Envelope(msgspec.Struct, gc=False):
     Protocol: Raw | UnsetType = UNSET
 
 
-class _PlainPacket(msgspec.Struct, gc=False):
-    """A packet with nothing odd about it; the members typed None must not be there."""
+class _PlainPacket(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A packet with nothing odd about it: no other members."""
 
     Id: Raw
     Type: str
     Data: Raw
-    Error: None = None
-    ConfigurationId: None = None
-    Configuration: None = None
 
 
 class _PlainEnvelope(msgspec.Struct, gc=False):
@@ -86,6 +76,8 @@ class Packet(msgspec.Struct):
             missing or null.
         configuration: the JSON bytes of a ConfigurationId on the packet itself, or empty.
         error: whether Error is true, as in a refused command's reply.
+        beside: JSON of whatever else the packet says besides what is in the members above; of a
+            packet without a usable Type, all but its Id and Data.
     """
 
     id: bytes
@@ -93,6 +85,7 @@ class Packet(msgspec.Struct):
     data: bytes
     configuration: bytes = b""
     error: bool = False
+    beside: bytes = b""
 
 
 class Message(msgspec.Struct):
@@ -208,16 +201,25 @@ def _message(envelope: _Envelope, notes: list[str]) -> Message:
 
 
 def _one(member: _Packet, notes: list[str]) -> Packet:
-    type_ = _string(member.Type, notes, NO_TYPE)
+    rest = dict(member)
+    id_ = rest.pop("Id", UNSET)
+    type_ = _string(rest.get("Type", UNSET), notes, NO_TYPE)
     if not type_ or len(type_) > _MAX_TYPE_CHARACTERS:
         if NO_TYPE not in notes:
             notes.append(NO_TYPE)
         type_ = ""
-    data = _present(member.Data)
+    else:
+        del rest["Type"]
+    data = _present(rest.pop("Data", UNSET))
+    # UploadConfiguration carries these on the packet, not in Data (PTS-2 protocol 2.2).
     if not data:
-        data = _present(member.Configuration)
-    packet = Packet(_echoable(member.Id), type_, data, _present(member.ConfigurationId))
-    packet.error = isinstance(member.Error, Raw) and bytes(member.Error) == b"true"
+        data = _present(rest.pop("Configuration", UNSET))
+    configuration = _present(rest.pop("ConfigurationId", UNSET))
+    error = rest.get("Error", UNSET)
+    packet = Packet(_echoable(id_), type_, data, configuration)
+    packet.error = isinstance(error, Raw) and bytes(error) == b"true"
+    if rest:
+        packet.beside = msgspec.json.encode(rest, order="sorted")
     if not packet.id and NO_ID not in notes:
         notes.append(NO_ID)
     return packet

@@ -8,6 +8,7 @@ copies, so the key is made of the fact's own fields. Every key is meant within o
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from ptslink.jsonpts.envelope import Packet
+from ptslink.jsonpts.envelope import MAX_REPAIRED_BYTES, Packet
 from ptslink.jsonpts.moment import local_seconds
 
 _NONE = Raw(b"null")
@@ -23,6 +24,10 @@ _DIGEST_BYTES: Final = 16
 #: Members that differ between copies of one fact: the configuration in force when it was sent,
 #: and its position among the stored records.
 _UNSTABLE_SUFFIXES: Final = ("Uploaded", "Total")
+_UNSTABLE: Final = re.compile(
+    rb'("(?:Id|ConfigurationId|[A-Za-z]*(?:Uploaded|Total))"\s*+:\s*+)'
+    rb'(?:-?\d++|"[^"\\]{0,64}+")(?=\s*+[,}])'
+)
 
 
 @dataclass(slots=True)
@@ -188,12 +193,34 @@ def _general_key(packet: Packet) -> NaturalKey:
         fields = _fields.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Missing Data, or Data that is no object.
-        return NaturalKey("", None, _digest(packet.type, [b"\x00", canonical_content(data)]))
+        parts = [b"\x00", canonical_content(data), *_beside(packet)]
+        return NaturalKey("", None, _digest(packet.type, parts))
     parts, time, whole = _KEYS.get(packet.type, _timed_content)(fields)
     if whole:
-        parts.append(canonical_content(data))
+        parts += [canonical_content(data), *_beside(packet)]
     local_time = _plain_text(time)
     return NaturalKey(local_time, local_seconds(local_time), _digest(packet.type, parts))
+
+
+def fished_key(type_: str, raw: bytes, index: int) -> NaturalKey:
+    """The natural key of a packet of which only Id and Type could be made out.
+
+    What it says is somewhere in the message, so all of the message is in its key, and which of the
+    packets it is; but for what differs in copies, as far as that can be told in broken text.
+    """
+    if len(raw) <= MAX_REPAIRED_BYTES:
+        raw = _UNSTABLE.sub(rb"\1", raw)
+    return NaturalKey("", None, _digest(type_, [b"\x01%d" % index, raw.strip()]))
+
+
+def unread_key(type_: str, raw: bytes) -> NaturalKey:
+    """The natural key of a message of which nothing could be made out: its bytes."""
+    return NaturalKey("", None, _digest(type_, [b"\x02", raw.strip()]))
+
+
+def _beside(packet: Packet) -> list[bytes]:
+    """What the packet says beside its Data, in canonical form; nothing if it says nothing."""
+    return [canonical_content(packet.beside)] if packet.beside else []
 
 
 def canonical_content(data: bytes) -> bytes:

@@ -19,7 +19,7 @@ from ptslink.handshake.answer import document
 from ptslink.handshake.head import Head, HeadError
 from ptslink.handshake.identity import controller_id
 from ptslink.journal.reader import JournalMissing, open_reader
-from ptslink.journal.records import MAX_PAGE, page, read
+from ptslink.journal.records import MAX_PAGE, CursorRefused, read_page
 from ptslink.server.app import JSON, App
 from ptslink.server.downlink import ALLOWED, CommandRefused
 from ptslink.server.metrics import CONTENT_TYPE, render_metrics
@@ -31,7 +31,8 @@ _ROUTES: Final = {
     "GET /ready": "may controllers be sent here",
     "GET /metrics": "counters for Prometheus",
     "GET /controllers": "who is connected",
-    "GET /records?after=N&limit=N&type=T&controller=ID": "records behind a cursor",
+    "GET /records?after=N&limit=N&type=T&controller=ID&journal=J": "records behind a cursor",
+    "GET /variants?after=N&limit=N&type=T&controller=ID&journal=J": "other contents of records",
     "POST /controllers/ID/command": 'ask a controller, {"Type": "GetDateTime"}; Unix socket only',
 }
 
@@ -75,8 +76,8 @@ class AdminApp:
                 return Answer(200, (("Content-Type", CONTENT_TYPE),), content)
             case ["controllers"] if reading:
                 return _answer(200, {"controllers": self._controllers()})
-            case ["records"] if reading:
-                return self._records(peer, dict(parse_qsl(target.query)))
+            case ["records" | "variants" as table] if reading:
+                return self._records(peer, dict(parse_qsl(target.query)), table == "variants")
             case ["controllers", name, "command"] if head.method == "POST":
                 return self._command(peer, name, body)
         return _answer(
@@ -125,30 +126,33 @@ class AdminApp:
             for session in self._app.registry
         ]
 
-    def _records(self, peer: Peer, query: dict[str, str]) -> Answer | None:
-        unknown = query.keys() - {"after", "limit", "type", "controller"}
+    def _records(self, peer: Peer, query: dict[str, str], variants: bool) -> Answer | None:
+        unknown = query.keys() - {"after", "limit", "type", "controller", "journal"}
         if unknown:
             return _bad(
-                f"unknown parameter {min(unknown)!r}; accepted: after, limit, type, controller"
+                f"unknown parameter {min(unknown)!r}; accepted: after, limit, type, controller,"
+                " journal"
             )
         numbers = {}
-        for name, default, most in (("after", 0, 2**62), ("limit", 100, MAX_PAGE)):
+        for name, default, least, most in (("after", 0, 0, 2**62), ("limit", 100, 1, MAX_PAGE)):
             text = query.get(name, str(default))
-            if not (text.isascii() and text.isdigit()) or int(text) > most:
-                return _bad(f"{name}={text[:40]!r} is not a whole number from 0 to {most}")
+            if not (text.isascii() and text.isdigit() and len(text) < 20) or not (
+                least <= int(text) <= most
+            ):
+                return _bad(f"{name}={text[:40]!r} is not a whole number from {least} to {most}")
             numbers[name] = int(text)
         controller = query.get("controller")
         if controller is not None and controller_id(controller) is None:
             return _bad(f"controller={controller[:40]!r} is not 1 to 24 hexadecimal digits")
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(
-            self._readers,
-            self._read,
-            numbers["after"],
-            numbers["limit"],
-            query.get("type"),
-            controller.upper() if controller else None,
-        )
+        options = {
+            **numbers,
+            "type_": query.get("type"),
+            "controller": controller.upper() if controller else None,
+            "journal": query.get("journal"),
+            "variants": variants,
+        }
+        future = loop.run_in_executor(self._readers, self._read, options)
         self._reading.add(future)
 
         def done(finished: asyncio.Future[Answer]) -> None:
@@ -158,16 +162,16 @@ class AdminApp:
         future.add_done_callback(done)
         return None
 
-    def _read(self, after: int, limit: int, type_: str | None, controller: str | None) -> Answer:
+    def _read(self, options: dict[str, Any]) -> Answer:
         """In a reader thread."""
         try:
             with open_reader(self._app.config.journal.path) as connection:
-                found = list(
-                    read(connection, after=after, limit=limit, type_=type_, controller=controller)
-                )
+                content = read_page(connection, **options)
+        except CursorRefused as refused:
+            return _answer(409, {"error": refused.code, "message": str(refused)})
         except (sqlite3.Error, JournalMissing) as error:
             return _answer(503, {"error": "journal-unreadable", "message": str(error)})
-        return Answer(200, JSON, msgspec.json.encode(page(found, after)) + b"\n")
+        return Answer(200, JSON, msgspec.json.encode(content) + b"\n")
 
     def _command(self, peer: Peer, name: str, body: bytes) -> Answer | None:
         if peer.address:

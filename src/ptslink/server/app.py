@@ -414,7 +414,13 @@ class App:
                 "reason": journal.reason or None,
                 "failing_since": journal.since,
             },
-            "logs": {"ok": not logs.failure, "reason": logs.failure or None} if logs else None,
+            "logs": {
+                "ok": not logs.failure,
+                "reason": logs.failure or None,
+                "dropped": logs.dropped,
+            }
+            if logs
+            else None,
             "path": f"/{self.rules.path}",
         }
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from ptslink.handshake.judge import Profile, Rules
+from ptslink.journal.entry import Retention
 from ptslink.server import settings as s
 from ptslink.server.settings import setting
 
@@ -122,11 +123,20 @@ class Journal:
     status_history_seconds: int = setting(
         300, s.whole(1, 86400, "seconds"), "one UploadStatus is kept as history per this time"
     )
+    status_history_days: int = setting(
+        90, s.whole(1, 3650, "days"), "age at which that history is deleted"
+    )
+    status_history_megabytes: int = setting(
+        2000, s.whole(1, 1_000_000, "megabytes"), "size of that history at most; oldest goes first"
+    )
     evidence_days: int = setting(
         90, s.whole(1, 3650, "days"), "age at which evidence is deleted; records never are"
     )
     evidence_rows: int = setting(
         1_000_000, s.whole(1000, 100_000_000), "evidence kept at most, the newest"
+    )
+    evidence_megabytes: int = setting(
+        500, s.whole(1, 1_000_000, "megabytes"), "size of the evidence at most; oldest goes first"
     )
 
 
@@ -244,6 +254,17 @@ class Config:
             allowed=frozenset(item.upper() for item in self.controllers.allowed),
             secret=self.controllers.secret,
             secret_required=self.controllers.secret_required,
+        )
+
+    def retention(self) -> Retention:
+        """How much is kept of what is not a record."""
+        journal = self.journal
+        return Retention(
+            evidence_days=journal.evidence_days,
+            evidence_rows=journal.evidence_rows,
+            evidence_bytes=journal.evidence_megabytes * 1_000_000,
+            status_days=journal.status_history_days,
+            status_bytes=journal.status_history_megabytes * 1_000_000,
         )
 
     def zone(self) -> ZoneInfo | None:

@@ -24,6 +24,7 @@ class _AppCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         app = self._app
         health = app.journal.health
+        logs = app.health()["logs"] or {"ok": True, "dropped": 0}
         build = GaugeMetricFamily("ptslink_build_info", "Version.", labels=["version"])
         build.add_metric([version()], 1)
         yield build
@@ -32,6 +33,7 @@ class _AppCollector(Collector):
             ("ptslink_connections", "Open connections, links or not.", app.admission.open),
             ("ptslink_links", "Open WebSocket links of controllers.", app.registry.links),
             ("ptslink_journal_ok", "1 while records can be kept, else 0.", int(health.ok)),
+            ("ptslink_logs_ok", "1 while log files can be written, else 0.", int(logs["ok"])),
             ("ptslink_loop_lag_seconds", "Latest delay of the event loop.", self._wheel.lag),
             (
                 "ptslink_loop_lag_max_seconds",
@@ -46,6 +48,7 @@ class _AppCollector(Collector):
             ("ptslink_journal_duplicates", "Records that were there before.", health.duplicates),
             ("ptslink_journal_failed", "Messages answered with an error.", health.failed),
             ("ptslink_journal_lost_evidence", "Evidence dropped.", health.lost_evidence),
+            ("ptslink_log_lines_dropped", "Lines missing in the log files.", logs["dropped"]),
             (
                 "ptslink_command_replies_unexpected",
                 "Late, duplicate or unasked replies.",

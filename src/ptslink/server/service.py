@@ -230,8 +230,7 @@ async def start_server(
             journal = open_writer(
                 config.journal.path,
                 status_history_seconds=config.journal.status_history_seconds,
-                evidence_days=config.journal.evidence_days,
-                evidence_rows=config.journal.evidence_rows,
+                retention=config.retention(),
             )
     except BaseException:
         listeners.close()

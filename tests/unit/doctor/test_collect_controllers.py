@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -95,6 +96,18 @@ def test_the_newest_upload_counts(tmp_path: Path) -> None:
     assert (piece.facts["asked"], piece.facts["connected"]) == (False, False)
     assert piece.facts["as_of"] == pytest.approx(1_795_000_000.001)
     assert "secret" not in json.dumps(piece.to_json())
+
+
+def test_a_server_that_was_restarted_still_knows_what_was_uploaded(tmp_path: Path) -> None:
+    journal = upload(tmp_path / "j.db", {})
+    # Ids go on with the time of day: by far more than as many later as are looked back.
+    with patch("ptslink.journal.schema.clock_id", return_value=10**16):
+        store = Store(Path(journal))
+        fact = Fact(0, "UploadShift", bytes(16), None, None)
+        store.write([Entry(CONTROLLER, 1, Transport.WEBSOCKET, 1, b"{}", [fact])], [])
+        store.close()
+    [piece] = collected(journal)
+    assert piece.facts["domain_name"] == TOLD["DomainName"]
 
 
 def test_without_a_journal_nothing_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ptslink.journal import rekey, schema
-from ptslink.journal.entry import Entry, Evidence, Fact, Status, Transport
+from ptslink.journal import records, rekey, schema
+from ptslink.journal.entry import Entry, Evidence, Fact, Retention, Status, Transport
 from ptslink.journal.filing import facts_of
 from ptslink.journal.reader import JournalMissing, open_reader, summary
-from ptslink.journal.records import read
-from ptslink.journal.store import JournalGone, Store
+from ptslink.journal.records import CursorRefused, read, read_page
+from ptslink.journal.store import MAX_TYPES, JournalGone, Store
 
 
 def entry(number: int, controller: str = "AB", **more: object) -> Entry:
@@ -70,7 +71,7 @@ def test_new_ones_and_copies_in_any_order_are_kept_once(tmp_path: Path) -> None:
         ids = [record.id for record in read(connection, after=0, limit=100)]
     store.close()
     # Without gaps: what was tried and taken back leaves no trace.
-    assert ids == list(range(1, len(kept) + 1))
+    assert ids == list(range(ids[0], ids[0] + len(kept)))
     assert counts(tmp_path / "j.db")["messages"] == len(kept)
 
 
@@ -94,7 +95,9 @@ def test_copies_are_recognised_after_a_restart_and_ids_go_on(tmp_path: Path) -> 
         store.write([entry(number) for number in range(round_ + 1)], [])
         store.close()
     with open_reader(tmp_path / "j.db") as connection:
-        assert [record.id for record in read(connection)] == [1, 2, 3]
+        ids = [record.id for record in read(connection)]
+    assert len(ids) == 3
+    assert ids == sorted(set(ids))
 
 
 def test_a_failed_batch_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:
@@ -163,8 +166,12 @@ def kept(store: Store, messages: list[bytes]) -> int:
 def aged(path: Path, change: str) -> None:
     """Make the file what an older version would have left."""
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE records SET natural_key = " + change)
-        connection.execute("PRAGMA user_version = 1")
+        connection.executescript(
+            f"UPDATE records SET natural_key = {change};"
+            "DROP TABLE held; DROP TABLE journal; DROP INDEX status_history_controller;"
+            "DROP INDEX variants_content; ALTER TABLE variants DROP COLUMN content;"
+            "PRAGMA user_version = 2"
+        )
 
 
 def test_a_journal_with_older_keys_still_knows_a_replayed_history(tmp_path: Path) -> None:
@@ -191,8 +198,8 @@ def test_what_an_older_version_took_for_two_facts_stays_two_records(tmp_path: Pa
     aged(path, "CAST('old' || id AS BLOB)")
     with sqlite3.connect(path) as connection:
         connection.execute(
-            "INSERT INTO records SELECT 9, message, packet, controller, type, local_time, utc,"
-            " flags, CAST('other' AS BLOB) FROM records WHERE id = 1"
+            "INSERT INTO records SELECT id + 9, message, packet, controller, type, local_time, utc,"
+            " flags, CAST('other' AS BLOB) FROM records ORDER BY id LIMIT 1"
         )
     store = Store(path)
     assert kept(store, SALES[:1]) == 2
@@ -211,21 +218,198 @@ def test_keys_are_brought_up_to_date_whole_or_not_at_all(tmp_path: Path, monkeyp
     with pytest.raises(StopIteration):
         Store(path)
     with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
         keys = {key for (key,) in connection.execute("SELECT natural_key FROM records")}
     assert all(key.startswith(b"old") for key in keys)
 
 
+def evidence(count: int, *, start: int = 0, detail: str = "{}") -> list[Evidence]:
+    return [
+        Evidence("attempt", at, "AB", "x", "accepted", detail) for at in range(start, start + count)
+    ]
+
+
+DAY = 86_400_000
+
+
 def test_evidence_is_trimmed_by_age_and_number_and_records_never_are(tmp_path: Path) -> None:
-    store = Store(tmp_path / "j.db")
-    evidence = [Evidence("attempt", at, "AB", "x", "accepted", "{}") for at in range(100)]
-    store.write([entry(1)], evidence)
-    store.trim_evidence(before=40, keep_rows=1000)
-    assert counts(tmp_path / "j.db")["evidence"] == 60
-    store.trim_evidence(before=0, keep_rows=10)
+    store = Store(tmp_path / "j.db", retention=Retention(evidence_days=1, evidence_rows=50))
+    store.write([entry(1)], evidence(100))
+    store.trim(DAY + 20)
+    assert counts(tmp_path / "j.db")["evidence"] == 50
+    store.trim(DAY + 90)
     assert counts(tmp_path / "j.db")["evidence"] == 10
     assert counts(tmp_path / "j.db")["records"] == 1
     store.close()
+
+
+def test_evidence_is_trimmed_as_fast_as_it_comes_and_by_size(tmp_path: Path) -> None:
+    retention = Retention(evidence_rows=20_000, evidence_bytes=1_000_000)
+    store = Store(tmp_path / "j.db", retention=retention)
+    for minute in range(20):
+        store.write([], evidence(2000, detail='{"x":"' + "y" * 900 * (minute % 2) + '"}'))
+        while store.overfull:
+            store.trim(0)
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        rows, size = connection.execute(
+            "SELECT count(*), sum(length(detail) + 100) FROM evidence"
+        ).fetchone()
+        assert connection.execute("SELECT rows, bytes FROM held").fetchone() == (rows, size)
+    assert 0 < size <= 1_000_000
+    store.close()
+    # The amounts are known again without counting.
+    store = Store(tmp_path / "j.db", retention=Retention(evidence_rows=10))
+    assert store.overfull
+    store.close()
+
+
+def test_a_long_detail_is_cut_and_stays_json(tmp_path: Path) -> None:
+    headers = [[f"X-{number}", "y" * 300] for number in range(60)]
+    long = json.dumps({"status": 429, "reason": "too many", "headers": headers})
+    store = Store(tmp_path / "j.db")
+    store.write([], evidence(1, detail=long) + evidence(1, detail=json.dumps({"x" * 9000: 1})))
+    store.close()
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        found = [text for (text,) in connection.execute("SELECT detail FROM evidence")]
+    assert all(len(text) <= 4096 for text in found)
+    assert json.loads(found[0])["reason"] == "too many"
+    assert json.loads(found[0])["cut"] == len(long)
+
+
+def test_the_history_of_status_is_trimmed_by_age_and_size(tmp_path: Path) -> None:
+    retention = Retention(status_days=1, status_bytes=20_000)
+    store = Store(tmp_path / "j.db", status_history_seconds=1, retention=retention)
+    for second in range(0, 100, 2):
+        status = Status(b"x" * 900, None)
+        store.write([entry(0, facts=[], received=second * 1000, status=status)], [])
+    assert store.overfull
+    store.trim(0)
+    assert not store.overfull
+    assert 15 <= counts(tmp_path / "j.db")["status_history"] <= 20
+    store.trim(DAY + 95_000)
+    assert counts(tmp_path / "j.db")["status_history"] == 2
+    store.close()
+
+
+def test_a_sample_of_status_is_remembered_over_a_restart(tmp_path: Path) -> None:
+    for second in range(0, 90, 30):
+        store = Store(tmp_path / "j.db", status_history_seconds=60)
+        store.write([entry(0, facts=[], received=second * 1000, status=Status(b"{}", 1))], [])
+        store.close()
+    assert counts(tmp_path / "j.db")["status_history"] == 2
+
+
+def test_invented_types_share_a_name_and_hide_nobodys_records(tmp_path: Path) -> None:
+    store = Store(tmp_path / "j.db")
+    names = [f"UploadX{number}" for number in range(700)]
+    packets = b",".join(b'{"Id":1,"Type":"%b","Data":{"A":1}}' % n.encode() for n in names)
+    kept(store, [b'{"Packets":[' + packets + b"]}"])
+    kept(store, SALES[:1])
+    assert kept(store, [b'{"Packets":[' + packets + b"]}"]) == 700
+    with open_reader(tmp_path / "j.db") as connection:
+        (types,) = connection.execute("SELECT count(*) FROM types").fetchone()
+        found = read(connection)
+        last = read(connection, type_=names[-1])
+    store.close()
+    assert types <= MAX_TYPES + 2
+    assert [record.type for record in found] == [*names, "UploadPumpTransaction", "UploadNovelty"]
+    assert [record.id for record in last] == [found[699].id]
+
+
+def test_a_journal_that_was_flooded_with_types_before_takes_new_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path / "j.db")
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        connection.executemany(
+            "INSERT INTO types (name) VALUES (?)", ((f"UploadX{n}",) for n in range(66_000))
+        )
+    store.close()
+    store = Store(tmp_path / "j.db")
+    kept(store, SALES[:2])
+    assert kept(store, SALES[:2]) == 4
+    store.close()
+
+
+def test_ids_go_on_when_the_file_is_new_or_from_a_backup(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    store = Store(path)
+    store.write([entry(1)], [])
+    store.close()
+    shutil.copy(path, tmp_path / "backup.db")
+    store = Store(path)
+    store.write([entry(number) for number in range(2, 5)], [])
+    with open_reader(path) as connection:
+        page = read_page(connection)
+    store.close()
+    assert len(page.records) == 4
+    # From a backup, then a new file: what comes is behind the cursor, and nothing else is.
+    for replacement in (tmp_path / "backup.db", None):
+        path.unlink()
+        if replacement is not None:
+            shutil.copy(replacement, path)
+        store = Store(path)
+        store.write([entry(9)], [])
+        with open_reader(path) as connection:
+            went_on = read_page(connection, after=page.next, journal=page.journal)
+        store.close()
+        (record,) = went_on.records
+        assert record.id > page.next
+        assert (went_on.journal == page.journal) == (replacement is not None)
+
+
+def test_a_cursor_of_another_journal_is_refused_not_answered_with_silence(tmp_path: Path) -> None:
+    store = Store(tmp_path / "j.db")
+    store.write([entry(1)], [])
+    store.close()
+    with open_reader(tmp_path / "j.db") as connection:
+        newest = read_page(connection).next
+        assert read_page(connection, after=newest).next == newest
+        with pytest.raises(CursorRefused, match="greater than any") as refused:
+            read_page(connection, after=newest + 1)
+        assert refused.value.code == "cursor-ahead"
+        with pytest.raises(CursorRefused, match="is of journal feed") as refused:
+            read_page(connection, after=newest, journal="feed")
+        assert refused.value.code == "other-journal"
+
+
+def test_the_cursor_passes_what_the_filter_left_out(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(records, "MAX_LOOKED_AT", 10)
+    store = Store(tmp_path / "j.db")
+    store.write([entry(number) for number in range(25)], [])
+    kept(store, SALES[:1])
+    cursor, pages, found = 0, 0, []
+    with open_reader(tmp_path / "j.db") as connection:
+        while True:
+            page = read_page(connection, after=cursor, type_="UploadNovelty", limit=5)
+            found += page.records
+            if page.next == cursor:
+                break
+            cursor, pages = page.next, pages + 1
+    store.close()
+    assert (pages, len(found)) == (3, 1)
+
+
+def test_variants_are_read_behind_a_cursor_and_found_by_an_index(tmp_path: Path) -> None:
+    store = Store(tmp_path / "j.db")
+    sale = b'{"Packets":[{"Id":1,"Type":"UploadPumpTransaction","Data":{"DateTime":' + (
+        b'"2026-03-01T10:01:00","Transaction":1,"Amount":%d}}]}'
+    )
+    for amount in (1, 2, 2, 3, 1, 2):
+        kept(store, [sale % amount])
+    with open_reader(tmp_path / "j.db") as connection:
+        (record,) = read(connection)
+        page = read_page(connection, variants=True)
+        rest = read_page(connection, variants=True, after=page.records[0].id)
+        plan = str(
+            connection.execute(
+                "EXPLAIN QUERY PLAN SELECT count(*) FROM variants WHERE record = 1"
+            ).fetchall()
+        )
+    store.close()
+    assert record.variants == 2
+    assert [json.loads(bytes(item.data))["Amount"] for item in page.records] == [2, 3]
+    assert {item.record for item in page.records} == {record.id}
+    assert len(rest.records) == 1
+    assert "INDEX" in plan
 
 
 def test_probing_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ptslink.journal.entry import Clock, Entry, Evidence, Fact, Transport
+from ptslink.journal.entry import Clock, Entry, Evidence, Fact, Retention, Transport
 from ptslink.journal.filing import file
 from ptslink.journal.store import Store
 from ptslink.journal.writer import JournalWriter
@@ -158,3 +158,137 @@ async def test_evidence_waits_out_a_failure_in_memory(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "j.db") as connection:
         assert connection.execute("SELECT code FROM evidence").fetchall() == [("kept",)]
     await writer.close()
+
+
+def breaking(tmp_path: Path, broken: type[Exception]) -> tuple[JournalWriter, type[Any]]:
+    """A writer whose store raises at every entry while `broken_now`."""
+
+    class Broken(Store):
+        broken_now = True
+
+        def write(self, entries, evidence) -> int:
+            if entries and Broken.broken_now:
+                raise broken("by the test")
+            return super().write(entries, evidence)
+
+    return JournalWriter(lambda: Broken(tmp_path / "j.db"), retry_seconds=0.02), Broken
+
+
+@pytest.mark.parametrize("broken", [MemoryError, RuntimeError, KeyError, AssertionError])
+async def test_no_error_ends_the_thread_in_silence(tmp_path: Path, broken) -> None:
+    writer, store = breaking(tmp_path, broken)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    changes: list[bool] = []
+    writer.on_health = lambda health: changes.append(health.ok)
+    writer.start()
+    settled: list[Entry] = []
+    writer.append(entry(1, settled))
+    await writer.settled()
+    await asyncio.sleep(0.01)
+    assert [item.stored for item in settled] == [False]
+    assert changes[0] is False
+    store.broken_now = False
+    writer.append(entry(2, settled))
+    async with asyncio.timeout(5):
+        while not settled[-1].stored:
+            writer.append(entry(2, settled))
+            await asyncio.sleep(0.05)
+    await writer.close()
+    assert writer.health.ok
+
+
+async def test_a_fault_of_the_thread_itself_settles_what_it_had(tmp_path, monkeypatch) -> None:
+    writer = JournalWriter(lambda: Store(tmp_path / "j.db"), retry_seconds=0.02)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    commit = writer._commit
+
+    def broken(*_: Any) -> list[bool]:
+        raise MemoryError
+
+    monkeypatch.setattr(writer, "_commit", broken)
+    writer.start()
+    settled: list[Entry] = []
+    writer.append(entry(1, settled))
+    await writer.settled()
+    assert [item.stored for item in settled] == [False]
+    monkeypatch.setattr(writer, "_commit", commit)
+    async with asyncio.timeout(5):
+        while not writer.health.ok:  # noqa: ASYNC110 - nothing to be told by
+            await asyncio.sleep(0.01)
+    writer.append(entry(1, settled))
+    await writer.settled()
+    assert settled[-1].stored
+    await writer.close()
+
+
+async def test_a_thread_that_is_gone_shows_and_confirms_nothing(tmp_path, monkeypatch) -> None:
+    writer = JournalWriter(lambda: Store(tmp_path / "j.db"))
+    monkeypatch.setattr(writer, "_gather", lambda *_: False)
+    writer.start()
+    writer._thread.join(5)
+    settled: list[Entry] = []
+    writer.append(entry(1, settled))
+    await writer.settled()
+    assert [item.stored for item in settled] == [False]
+    assert not writer.health.ok
+    assert "thread has ended" in writer.health.reason
+    await writer.close()
+
+
+async def test_one_bad_entry_costs_no_evidence_and_keeps_its_bytes(tmp_path: Path) -> None:
+    class Picky(Store):
+        def write(self, entries, evidence) -> int:
+            if any(fact.type == "UploadBad" for item in entries for fact in item.facts):
+                raise OverflowError
+            return super().write(entries, evidence)
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    writer = JournalWriter(lambda: Picky(tmp_path / "j.db"))
+    writer.start()
+    settled: list[Entry] = []
+    bad = entry(1, settled, raw=b"the bad one")
+    bad.facts[0].type = "UploadBad"
+    writer.append(bad)
+    writer.append(entry(2, settled))
+    for code in ("one", "\ud800", "two"):
+        writer.record(Evidence("event", int(time.time() * 1000), "", "", code, "{}"))
+    await writer.settled()
+    await writer.close()
+    assert [item.stored for item in settled] == [True, True]
+    assert writer.health.lost_evidence == 1
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        codes = connection.execute("SELECT code FROM evidence ORDER BY id").fetchall()
+        raws = connection.execute("SELECT raw FROM messages ORDER BY id").fetchall()
+    assert codes == [("one",), ("two",)]
+    assert (b"the bad one",) in raws
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_a_writer_may_be_abandoned_at_any_time_and_more_than_once(
+    tmp_path: Path, started: bool
+) -> None:
+    writer = JournalWriter(lambda: Store(tmp_path / "j.db"))
+    settled: list[Entry] = []
+    if started:
+        writer.start()
+        writer.append(entry(1, settled))
+    writer.abandon()
+    writer.abandon()
+    await writer.close()
+    assert not writer._thread.is_alive()
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (int(started),)
+
+
+async def test_evidence_is_kept_within_its_limits_while_it_comes(tmp_path: Path) -> None:
+    retention = Retention(evidence_rows=1000)
+    writer = JournalWriter(lambda: Store(tmp_path / "j.db", retention=retention))
+    writer.start()
+    for _ in range(20):
+        for number in range(1500):
+            writer.record(Evidence("attempt", int(time.time() * 1000), "", "", str(number), "{}"))
+        writer._flush()
+    await writer.close()
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        (rows,) = connection.execute("SELECT count(*) FROM evidence").fetchone()
+    assert rows <= 3000

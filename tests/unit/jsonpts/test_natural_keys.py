@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ptslink.journal import schema
 from ptslink.jsonpts import moment
 from ptslink.jsonpts.envelope import Packet
-from ptslink.jsonpts.natural import natural_key
+from ptslink.jsonpts.natural import fished_key, natural_key
 
 SALE = {
     "DateTimeStart": "2026-03-01T10:00:00",
@@ -243,7 +243,7 @@ def test_local_times(text: str, seconds: int | None) -> None:
 
 #: Version of the journal -> the digests of that version.
 DIGESTS = {
-    2: [
+    3: [
         ("UploadPumpTransaction", SALE, "124207dd39c5d23e251b2741d4a97018"),
         (
             "UploadPumpTransaction",
@@ -262,10 +262,18 @@ DIGESTS = {
 }
 
 
+#: Keys of broken messages, in the same way.
+FISHED = {3: "9420f16f4dce4df0e5dd575ea6d31a82"}
+
+
 def test_another_digest_is_another_version_of_the_journal() -> None:
     for type_, data, digest in DIGESTS[schema.VERSION]:
         found = key(type_, data).hex()
         assert found == digest, f"{type_}: raise schema.VERSION, or older journals let copies in"
+    assert (
+        fished_key("UploadX", b'{"Id":1,"Type":"UploadX"', 0).digest.hex()
+        == (FISHED[schema.VERSION])
+    )
 
 
 def test_utc_is_the_controllers_offset_first_then_the_zone() -> None:

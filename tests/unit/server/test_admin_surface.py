@@ -150,6 +150,68 @@ async def test_another_content_under_the_same_key_is_kept_as_a_variant(serve, tm
     await wire.close()
 
 
+async def test_variants_have_a_cursor_of_their_own(serve) -> None:
+    server = await serve()
+    wire = await Wire.link(server.port)
+    for amount in (1, 2, 3, 2):
+        await wire.upload(sale(1, Amount=amount))
+    (record,) = (await get(server.admin_port, "/records")).json["records"]
+    page = (await get(server.admin_port, "/variants?limit=1")).json
+    rest = (await get(server.admin_port, f"/variants?after={page['next']}")).json
+    found = page["records"] + rest["records"]
+    assert [(item["record"], item["data"]["Amount"]) for item in found] == [
+        (record["id"], 2),
+        (record["id"], 3),
+    ]
+    await wire.close()
+
+
+async def test_a_cursor_that_would_leave_records_out_is_an_error(serve) -> None:
+    server = await serve()
+    wire = await Wire.link(server.port)
+    await wire.upload(sale(1))
+    page = (await get(server.admin_port, "/records")).json
+    cursor, journal = page["next"], page["journal"]
+    assert (await get(server.admin_port, f"/records?after={cursor}&journal={journal}")).json == {
+        "records": [],
+        "next": cursor,
+        "journal": journal,
+    }
+    for query, error in (
+        (f"after={cursor + 10**9}", "cursor-ahead"),
+        (f"after={cursor}&journal=feed", "other-journal"),
+    ):
+        reply = await get(server.admin_port, f"/records?{query}")
+        assert (reply.status, reply.json["error"]) == (409, error)
+        assert "begin" in reply.json["message"]
+    await wire.close()
+
+
+async def test_a_cursor_outlives_a_journal_that_was_lost(serve, tmp_path) -> None:
+    server = await serve()
+    wire = await Wire.link(server.port)
+    for number in range(5):
+        await wire.upload(sale(number))
+    page = (await get(server.admin_port, "/records")).json
+    for name in ("journal.db", "journal.db-wal", "journal.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    await wire.upload(sale(7))
+    await until(lambda: server.app.journal.health.ok)
+    assert (await wire.upload(sale(7)))["Packets"][0]["Message"] == "OK"
+    later = await get(server.admin_port, f"/records?after={page['next']}&journal={page['journal']}")
+    assert [record["data"]["Transaction"] for record in later.json["records"]] == [8]
+    await wire.close()
+
+
+async def test_log_lines_that_are_missing_are_counted_in_sight(serve) -> None:
+    server = await serve()
+    server.app._logs.dropped = 7
+    assert (await get(server.admin_port, "/health")).json["logs"]["dropped"] == 7
+    text = (await get(server.admin_port, "/metrics")).body.decode()
+    assert "ptslink_log_lines_dropped_total 7.0" in text
+    assert "ptslink_logs_ok 1.0" in text
+
+
 async def asked(wire: Wire) -> dict[str, Any]:
     content = json.loads(await wire.text())
     assert content["Protocol"] == "jsonPTS"

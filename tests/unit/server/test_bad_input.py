@@ -250,7 +250,9 @@ MESSAGES: dict[str, tuple[bytes, list[dict[str, object]] | None]] = {
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-async def test_a_bad_message_is_kept_and_never_answered_with_an_error(serve, name: str) -> None:
+async def test_a_bad_message_is_kept_and_never_answered_with_an_error(
+    serve, tmp_path, name: str
+) -> None:
     payload, packets = MESSAGES[name]
     server = await serve()
     wire = await Wire.link(server.port)
@@ -260,6 +262,11 @@ async def test_a_bad_message_is_kept_and_never_answered_with_an_error(serve, nam
     answer = await wire.upload(sale(77))
     assert answer["Packets"][0]["Id"] == 77  # silence before it, if silence was due
     await wire.close()
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        kept = connection.execute(
+            "SELECT raw FROM messages UNION ALL SELECT data FROM status_latest"
+        ).fetchall()
+    assert (payload,) in kept
 
 
 async def still_serves(server) -> None:

@@ -509,6 +509,22 @@ def test_log_files_go_by_age_and_by_size(tmp_path: Path) -> None:
     assert (tmp_path / "stranger.log").exists()
 
 
+def test_logs_of_messages_go_before_what_is_known_of_connections(tmp_path: Path) -> None:
+    sizes = {"UploadTankMeasurement": 600, "UploadShift": 5, "Connection": 5, "Server": 5}
+    for type_, size in sizes.items():
+        (tmp_path / file_name(type_, "2026-03-02")).write_bytes(b"x" * size)
+    (tmp_path / file_name("UploadShift", "2026-03-01")).write_bytes(b"x" * 5)
+    (tmp_path / file_name("Connection", "2026-03-01")).write_bytes(b"x" * 5)
+    now = 1_772_409_600
+
+    def gone(keep: int) -> list[str]:
+        return [path.name for path in expired(tmp_path, 30, keep, now)]
+
+    assert gone(1000) == []
+    assert gone(100) == ["UploadShift_2026-03-01.log", "UploadTankMeasurement_2026-03-02.log"]
+    assert gone(10)[2:] == ["UploadShift_2026-03-02.log", "Connection_2026-03-01.log"]
+
+
 def test_what_a_log_type_may_be_named(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     for name in ("../../etc/passwd", "..", "Connection_2026-03-01.log", ""):

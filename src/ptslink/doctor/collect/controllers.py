@@ -35,7 +35,7 @@ FROM records r
 JOIN messages m ON m.id = r.message
 JOIN controllers c ON c.id = r.controller
 WHERE r.type = (SELECT id FROM types WHERE name = 'UploadConfiguration')
-  AND r.id > (SELECT max(id) FROM records) - ?
+  AND r.id >= (SELECT min(id) FROM (SELECT id FROM records ORDER BY id DESC LIMIT ?))
 GROUP BY r.controller ORDER BY 2 DESC LIMIT ?
 """
 

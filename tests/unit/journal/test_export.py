@@ -1,0 +1,191 @@
+"""``ptslink export``: every record in one file, once, wherever a run is interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ptslink.cli import main
+from ptslink.journal import cursor, export_command
+from ptslink.journal.cursor import locked, read_cursor
+from ptslink.journal.entry import Entry, Transport
+from ptslink.journal.filing import facts_of
+from ptslink.journal.store import Store
+
+
+class Interrupted(BaseException):
+    """As a power cut: nobody handles it."""
+
+
+class Office:
+    """A back office with a journal, a cursor and a file it takes away."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "c.toml"
+        self.config.write_text(f'[journal]\npath = "{path}/j.db"\n')
+        self.cursor, self.output = path / "cursor", path / "sales.jsonl"
+        self.seen: list[int] = []
+
+    def sell(self, *numbers: int) -> None:
+        store = Store(self.path / "j.db")
+        for number in numbers:
+            raw = (
+                b'{"Packets":[{"Id":1,"Type":"UploadPumpTransaction","Data":'
+                b'{"DateTime":"2026-03-01T10:01:00","Transaction":%d}}]}' % number
+            )
+            store.write([Entry("AB", 1, Transport.WEBSOCKET, 1, raw, facts_of(raw))], [])
+        store.close()
+
+    def run(self, *more: str) -> Result:
+        options = ["--cursor-file", str(self.cursor), "--output", str(self.output)]
+        return CliRunner().invoke(main, ["export", "--config", str(self.config), *options, *more])
+
+    def take(self) -> None:
+        """Take the file away, if there is one."""
+        if self.output.exists():
+            lines = self.output.read_text().splitlines()
+            self.seen += [json.loads(line)["data"]["Transaction"] for line in lines]
+            self.output.unlink()
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+#: Every step of a run that leaves something on the disk.
+STEPS = ("write_cursor", "publish", "sync_directory", "_write_partial", "_write")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_interrupted_run_neither_loses_nor_repeats(
+    office: Office, monkeypatch: pytest.MonkeyPatch, step: str, after: bool, nth: int
+) -> None:
+    office.sell(1, 2)
+    calls = 0
+    original: Callable[..., object] = getattr(export_command, step)
+
+    def interrupted(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == nth and not after:
+            raise Interrupted
+        result = original(*arguments)
+        if calls == nth:
+            raise Interrupted
+        return result
+
+    monkeypatch.setattr(export_command, step, interrupted)
+    try:
+        result = office.run()
+        assert calls < nth or isinstance(result.exception, Interrupted)
+    except Interrupted:
+        pass
+    monkeypatch.undo()
+    office.sell(3)
+    for _ in range(3):
+        office.take()
+        assert office.run().exit_code == 0
+    office.take()
+    assert office.seen == [1, 2, 3]
+
+
+def test_a_file_that_was_not_taken_away_is_not_overwritten(office: Office) -> None:
+    office.sell(1)
+    assert office.run().exit_code == 0
+    office.sell(2)
+    refused = office.run()
+    assert refused.exit_code == 1
+    assert "take it away" in refused.output
+    office.take()
+    assert office.run().exit_code == 0
+    office.take()
+    assert office.seen == [1, 2]
+
+
+def test_where_nothing_new_came_no_file_is_written(office: Office) -> None:
+    office.sell(1)
+    office.run()
+    office.take()
+    assert office.run().exit_code == 0
+    assert office.run("--format", "csv").exit_code == 0
+    assert not office.output.exists()
+    assert [path for path in office.path.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_two_exports_with_one_cursor_exclude_each_other(office: Office) -> None:
+    office.sell(1)
+    with locked(office.cursor):
+        refused = office.run()
+    assert refused.exit_code == 1
+    assert "under way" in refused.output
+    assert office.run().exit_code == 0
+
+
+def test_a_cursor_belongs_to_one_choice_of_records(office: Office) -> None:
+    office.sell(1)
+    office.run("--type", "UploadPumpTransaction")
+    office.take()
+    for other in (["--type", "UploadShift"], [], ["--variants"]):
+        refused = office.run(*other)
+        assert refused.exit_code == 1
+        assert "needs a file of its own" in refused.output
+
+
+def test_a_cursor_ahead_of_the_journal_is_an_error_and_stays(office: Office) -> None:
+    office.sell(1)
+    office.cursor.write_text(f"{10**17}\n")
+    refused = office.run()
+    assert refused.exit_code == 1
+    assert "greater than any id" in refused.output
+    assert office.cursor.read_text() == f"{10**17}\n"
+
+
+@pytest.mark.parametrize("text", ["five", "{}}", '{"cursor":"x"}', "\xff"])
+def test_what_is_no_cursor_is_refused(office: Office, text: str) -> None:
+    office.sell(1)
+    office.cursor.write_text(text)
+    assert "does not hold a cursor" in office.run().output
+
+
+def test_the_cursor_of_an_older_version_is_taken(office: Office) -> None:
+    office.sell(1)
+    office.cursor.write_text("0\n")
+    assert office.run().exit_code == 0
+    office.take()
+    assert office.seen == [1]
+    assert read_cursor(office.cursor).journal
+
+
+def test_cursor_and_output_are_synced(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(cursor.os, "fsync", lambda handle: synced.append(handle))
+    office.sell(1)
+    office.run()
+    # The output and its directory twice, and both cursors with theirs.
+    assert len(synced) == 7
+
+
+def test_variants_are_exported_with_what_they_say(office: Office) -> None:
+    office.sell(1)
+    store = Store(office.path / "j.db")
+    raw = (
+        b'{"Packets":[{"Id":1,"Type":"UploadPumpTransaction","Data":'
+        b'{"DateTime":"2026-03-01T10:01:00","Transaction":1,"Amount":7}}]}'
+    )
+    store.write([Entry("AB", 1, Transport.WEBSOCKET, 1, raw, facts_of(raw))], [])
+    store.close()
+    assert office.run("--variants").exit_code == 0
+    (line,) = office.output.read_text().splitlines()
+    assert json.loads(line)["data"]["Amount"] == 7
+    office.output.unlink()
+    office.cursor.unlink()
+    assert office.run("--variants", "--format", "csv").exit_code == 0
+    assert office.output.read_text().startswith("id,record,controller,type,received,data\n")
