@@ -26,6 +26,10 @@ FILES = (
     "etc/ptslink/ptslink.toml",
     "etc/systemd/system/ptslink.service",
     "etc/systemd/system/ptslink.socket",
+    "etc/systemd/journald.conf.d/ptslink.conf",
+    "etc/systemd/system/ptslink-nginx-logs.service",
+    "etc/systemd/system/ptslink-nginx-logs.timer",
+    "etc/ptslink/nginx-logs.conf",
     "etc/nginx/conf.d/ptslink.conf",
 )
 _RECAP = re.compile(r"^(?P<host>\S+)\s+: ok=\d+\s+changed=(?P<changed>\d+)", re.MULTILINE)
