@@ -4,8 +4,9 @@
 
 CHANGED_TASKS is what tests/support/callback/changed_tasks.py wrote; of it, the last dry run of
 site.yml and the first run after it are compared, task by task and host by host. EXCEPTIONS is a
-YAML list of tasks that cannot be known beforehand: ``task``, ``told_by`` (``check`` or ``run``, the
-only one of the two that has it) and ``why``. One that is no longer needed is an error too.
+YAML file whose ``parity_exceptions`` are the tasks that cannot be known beforehand: ``task``,
+``told_by`` (``check`` or ``run``, the only one of the two that has it) and ``why``. One that is no
+longer needed is an error too.
 """
 
 from __future__ import annotations
@@ -79,10 +80,17 @@ def problems(check: Run, run: Run, exceptions: Iterable[Mapping[str, Any]]) -> l
     return found
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    """The exceptions of a file."""
+    found: list[dict[str, str]] = yaml.safe_load(path.read_text(encoding="utf-8"))[
+        "parity_exceptions"
+    ]
+    return found
+
+
 def main(told: str, exceptions: str | None = None) -> int:
     check, run = pair(runs(Path(told).read_text(encoding="utf-8").splitlines()))
-    excepted = yaml.safe_load(Path(exceptions).read_text(encoding="utf-8")) if exceptions else []
-    found = problems(check, run, excepted)
+    found = problems(check, run, table(Path(exceptions)) if exceptions else [])
     print("\n".join(found) or f"{run.changed.total()} changes, as the dry run said")
     return 1 if found or not run.changed else 0
 
