@@ -38,6 +38,7 @@ ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 PACKAGES: Final = (
     "certbot",
     "firewalld",
+    "nftables",
     "nginx",
     "openssl",
     "python3-apt",
