@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import re
@@ -212,6 +213,30 @@ def test_a_controller_gets_in(site: Any, probe: Callable[..., Mapping[str, Any]]
         assert report["status"] == 101, report
         assert report["accept_ok"], report
         assert report["ok"], report["cause"]
+
+
+@pytest.fixture
+def address6(site: Any) -> str:
+    if not site.address6:
+        pytest.skip("no address to ask by IPv6 (no --public-host6)")
+    return str(site.address6)
+
+
+def test_a_controller_gets_in_by_ipv6(
+    site: Any, address6: str, probe: Callable[..., Mapping[str, Any]]
+) -> None:
+    for port in site.link_ports:
+        report = probe(site.url(port, address=address6))
+        assert report["status"] == 101, report
+        assert report["accept_ok"], report
+        assert report["ok"], report["cause"]
+
+
+def test_the_firewall_denies_the_rest_by_ipv6(address6: str) -> None:
+    """Nothing listens there; where no firewall stands before it, the host itself says so."""
+    with pytest.raises(OSError, match=r"timed out|Permission denied|No route") as error:
+        socket.create_connection((address6, 9), timeout=2)
+    assert error.value.errno != errno.ECONNREFUSED
 
 
 def test_a_wrong_path_is_told_the_right_one(site: Any) -> None:

@@ -39,6 +39,7 @@ PACKAGES: Final = (
     "certbot",
     "firewalld",
     "logrotate",
+    "nftables",
     "nginx",
     "openssl",
     "python3-apt",

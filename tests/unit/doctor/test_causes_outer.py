@@ -384,6 +384,22 @@ def test_a_watch_that_began_late_still_misses_what_is_tried_on_end() -> None:
     assert named(case)[:1] == ["fw-upstream-drop"]
 
 
+@pytest.mark.parametrize(("dropped", "named_first"), [(7, True), (0, False)])
+def test_our_own_limit_is_the_cause_only_where_it_dropped_something(
+    dropped: int, named_first: bool
+) -> None:
+    rule = 'inet ptslink input: tcp dport 80 limit drop comment "ptslink: at most 50 a second"'
+    case = changed(
+        connect("ETIMEDOUT", 5000.0),
+        firewall(maybe=[rule], maybe_packets=[dropped]),
+        without=("http.upgrade",),
+    )
+    found = judge(case, CAUSES).findings
+    assert (found[0].id == "fw-ufw-limit-lockout") is named_first
+    if named_first:
+        assert "host_firewall_link_rate" in str(found[0].match.fix)
+
+
 URL = "ws://10.77.1.10/ptsWebSocket"
 
 

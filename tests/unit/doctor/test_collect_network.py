@@ -69,6 +69,40 @@ def test_a_rate_limit_counts_as_not_met_and_is_told_of() -> None:
     assert trace(UFW_LIMIT, Packet(80, interface="eth0")).maybe == ()
 
 
+def test_the_limit_of_our_own_table_lets_a_site_in_and_is_told_of_with_its_count() -> None:
+    # As nft 1.0.6 lists what host_firewall writes for host_firewall_link_rate.
+    expressions = [
+        {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}},
+                   "right": 80}},
+        {"set": {"op": "update", "elem": {"payload": {"protocol": "ip", "field": "saddr"}},
+                 "set": "@tcp_80_v4",
+                 "stmt": [{"limit": {"rate": 50, "burst": 100, "per": "second", "inv": True}}]}},
+        {"counter": {"packets": 3, "bytes": 180}},
+        {"drop": None},
+    ]  # fmt: skip
+    place = {"family": "inet", "table": "ptslink"}
+    outcome = trace(
+        read_nft(
+            json.dumps(
+                {
+                    "nftables": [
+                        {"table": {"family": "inet", "name": "ptslink"}},
+                        {"chain": {**place, "name": "input", "hook": "input", "prio": -10}},
+                        {"rule": {**place, "chain": "input", "expr": expressions,
+                                  "comment": "ptslink: at most 50 a second"}},
+                    ]
+                }
+            )
+        ),
+        Packet(80, interface="eth0"),
+    )  # fmt: skip
+    assert outcome.verdict == "accept"
+    assert outcome.maybe == (
+        'inet ptslink input: tcp dport 80 limit drop comment "ptslink: at most 50 a second"',
+    )
+    assert outcome.maybe_packets == (3,)
+
+
 def test_a_rule_that_takes_every_second_packet_is_told_of_with_its_count() -> None:
     # As nft 1.0.6 lists `tcp dport 80 numgen inc mod 2 0 counter drop`.
     expressions = [

@@ -35,6 +35,9 @@ PUT_BACK = """
 - ansible.builtin.set_fact: {__run_record_back: {record: good, difference: the release}}
 - ansible.builtin.debug: {msg: "({{ inventory_hostname }} has put_back)"}
 """
+LIFT_MASK = """
+- ansible.builtin.debug: {msg: "({{ inventory_hostname }} has lift_mask)"}
+"""
 
 
 @pytest.fixture
@@ -50,6 +53,7 @@ def play(tmp_path: Path) -> Callable[..., Ended]:
             stub.parent.mkdir(parents=True, exist_ok=True)
             stub.write_text(ROLE.replace("ROLE", role.name) if entry.stem == "main" else "[]\n")
     (tmp_path / "roles" / "run_record" / "tasks" / "put_back.yml").write_text(PUT_BACK)
+    (tmp_path / "roles" / "host_firewall" / "tasks" / "lift_mask.yml").write_text(LIFT_MASK)
     with (tmp_path / "roles" / "link_check" / "tasks" / "main.yml").open("a") as stub_of_proof:
         stub_of_proof.write(LINK_CHECK)
 

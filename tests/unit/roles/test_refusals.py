@@ -32,6 +32,8 @@ HEALTHY: dict[str, dict[str, Any]] = {
         "nginx_proxy_idle_timeout_seconds": "400",
         "nginx_proxy_ipv6": "false",
         "host_firewall_patience_seconds": "30",
+        "host_firewall_link_rate": "100",
+        "host_firewall_link_port_sources": {"3001": ["10.0.0.0/8", "2001:db8::/32"]},
         "link_check_idle_seconds": "5",
         "pts_server_users": {"station": "0123456789", "0" * 24: "pw"},
         "pts_server_secret": "x" * 20,
@@ -116,15 +118,53 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("host_firewall_link_sources", ["everywhere"], "everywhere is no network"),
     ("host_firewall_rules", [{"port": 1, "purpose": "x", "sources": ["a"]}], "a is no network"),
     ("host_firewall_patience_seconds", 5, "from 20"),
+    ("host_firewall_link_port_sources", {80: ["10.0.0.0/33"]}, "10.0.0.0/33 is no network"),
+    ("host_firewall_link_port_sources", {80: "10.0.0.0/8"}, "a list of networks, as {80: ["),
+    ("host_firewall_link_port_sources", [80], "host_firewall_link_port_sources"),
+    ("host_firewall_link_rate", 6, "0 for no limit, or from 50"),
+    ("host_firewall_link_rate", "many", "host_firewall_link_rate"),
+    ("host_firewall_rules", [{"port": 1, "purpose": "x", "rate": -1}], "0 for no limit"),
     ("link_check_idle_seconds", 3600, "from 0 to 150"),
     ("link_check_timeout_seconds", 0, "from 1 to 60"),
     # Combinations
+    ("host_firewall_link_port_sources", {8080: ["10.0.0.0/8"]}, "Fix: one of 80, 3000"),
+    (
+        "host_firewall_rules",
+        [{"port": 80, "purpose": "x", "sources": ["10.0.0.0/8"]}],
+        "who may use it in host_firewall_link_port_sources",
+    ),
     ("pts_server_settings", {"controllers": {"secret": "x"}}, "pts_server_secret"),
     ("pts_server_settings", {"controllers": {"users": {"a": "b"}}}, "pts_server_users"),
     ("pts_server_settings", {"controllers": {"secret_required": True}}, "comes unsigned"),
     ("nginx_proxy_listeners", [{"port": 3000}], "not the server's"),
     ("nginx_proxy_idle_timeout_seconds", 40, "more than 40"),
     ("nginx_proxy_idle_timeout_seconds", 30, "controllers would see 1006"),
+]
+
+#: Mistakes that show only in company: (variables, what must be said).
+JOINT_MISTAKES: list[tuple[dict[str, Any], str]] = [
+    (
+        {
+            "host_firewall_link_port_sources": {3000: ["10.0.0.0/8"]},
+            "pts_server_listen_addresses": ["::"],
+        },
+        "port 3000 hears ipv6 alone",
+    ),
+    (
+        {"host_firewall_link_sources": ["2001:db8::/32"], "nginx_proxy_ipv6": False},
+        "port 80 hears ipv4 alone",
+    ),
+    (
+        {"host_firewall_link_port_sources": {80: ["2001:db8::/32"]}, "host_firewall_ipv6": False},
+        "port 80 hears ipv4 alone",
+    ),
+    (
+        {
+            "host_firewall_ssh_ports": [2222],
+            "host_firewall_rules": [{"port": 2222, "purpose": "x", "rate": 100}],
+        },
+        "which host_firewall_ssh_ports gives to ssh",
+    ),
 ]
 
 #: Mistakes that show only where a listener speaks TLS: (further variables, what must be said).
@@ -189,6 +229,10 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     hosts |= {
         f"tls-mistake-{number}": {"nginx_proxy_listeners": TLS_LISTENERS} | variables
         for number, (variables, _) in enumerate(TLS_MISTAKES)
+    }
+    hosts |= {
+        f"joint-mistake-{number}": dict(variables)
+        for number, (variables, _) in enumerate(JOINT_MISTAKES)
     }
     hosts |= {name: dict(variables) for name, variables in HEALTHY.items()}
     for variables in hosts.values():
@@ -273,5 +317,20 @@ def test_the_mistake_with_certificates_is_refused(
     failures: dict[str, str], number: int, says: str
 ) -> None:
     message = failures[f"tls-mistake-{number}"]
+    assert "cannot be reached" not in message
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        pytest.param(number, says, id="+".join(variables))
+        for number, (variables, says) in enumerate(JOINT_MISTAKES)
+    ],
+)
+def test_the_mistake_in_company_is_refused(
+    failures: dict[str, str], number: int, says: str
+) -> None:
+    message = failures[f"joint-mistake-{number}"]
     assert "cannot be reached" not in message
     assert says in message

@@ -436,7 +436,15 @@ def _limit(case: Case) -> Match | None:
     again = [attempt for piece in case.all("tcp.again") for attempt in piece.facts["attempts"]]
     for one in ports:
         facts = reach.firewall(one)
-        maybe = [rule for rule in (facts or {}).get("maybe", ()) if _is_limit(rule)]
+        counts = zip_longest(
+            (facts or {}).get("maybe") or (), (facts or {}).get("maybe_packets") or ()
+        )
+        # Our own is sized for whole sites: one that has dropped nothing is no cause.
+        maybe = [
+            rule
+            for rule, count in counts
+            if rule and _is_limit(rule) and not (_OURS in rule and count == 0)
+        ]
         logged = [line for line in case.fact("net.limited", "lines") or () if f"DPT={one} " in line]
         failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
         if maybe and (failed is not None or refused or logged):
@@ -453,15 +461,32 @@ def _limit(case: Case) -> Match | None:
                 ),
                 ruled_out=("tcp-service-down", "fw-reject-other", "fw-fail2ban-ban",
                            "l3-packet-loss"),
-                fix=Fix(
-                    f"Allow port {one} without a limit: a controller that lost its link must be "
-                    "let in every time; the service limits strangers by itself.",
-                    "The seventh attempt within 30 s is accepted like the first.",
-                    Auto.YES,
-                    command=f"ufw delete limit {one}/tcp; ufw allow {one}/tcp",
-                ),
+                fix=_without_limit(maybe[0], one),
             )  # fmt: skip
     return None
+
+
+#: How the comments of host_firewall's own rules begin.
+_OURS = "ptslink: "
+
+
+def _without_limit(rule: str, port: int) -> Fix:
+    if _OURS in rule:
+        return Fix(
+            "Raise host_firewall_link_rate (or the rate of the rule for that port) to what the "
+            "site really needs, or take it out, and run the playbook again: more controllers "
+            "stand behind this address than it was meant for.",
+            "The counters of `nft list table inet ptslink` stay where they are.",
+            Auto.ASK,
+            command="nft list table inet ptslink",
+        )
+    return Fix(
+        f"Allow port {port} without a limit: a controller that lost its link must be "
+        "let in every time; the service limits strangers by itself.",
+        "The seventh attempt within 30 s is accepted like the first.",
+        Auto.YES,
+        command=f"ufw delete limit {port}/tcp; ufw allow {port}/tcp",
+    )
 
 
 def _is_limit(rule: str) -> bool:

@@ -523,9 +523,14 @@ def _nft_rule(rule: Mapping[str, Any]) -> Rule:
             action = "redirect"
         elif kind == "vmap":
             branches += _nft_branches(value)
-        elif kind in ("limit", "xt", "quota", "fib", "meter", "ct count"):
+        elif kind in ("limit", "xt", "quota", "fib", "meter", "ct count") or _counts(kind, value):
             conditions.append({"on": "unknown", "values": [kind]})
     return Rule(_nft_text(rule), tuple(conditions), action, target, packets, tuple(branches))
+
+
+def _counts(kind: str, value: Any) -> bool:
+    """Whether a statement puts an address into a set and limits each by itself."""
+    return kind == "set" and bool(value.get("stmt"))
 
 
 def _nft_condition(left: Any, right: Any, operator: str) -> dict[str, Any]:
@@ -635,6 +640,8 @@ def _nft_text(rule: Mapping[str, Any]) -> str:
             words.append(f"reject with {_nft_answer(value)}")
         elif kind in ("jump", "goto"):
             words.append(f"{kind} {value['target']}")
+        elif _counts(kind, value):
+            words.append("limit")
         elif kind not in ("counter", "log"):
             words.append(kind)
     if rule.get("comment"):
