@@ -55,6 +55,7 @@ def test_a_canary_that_fails_is_put_back_and_nobody_else_is_touched(
     assert ended.status != 0
     assert ended.with_role("pts_server") == ["a"]
     assert ended.with_role("put_back") == ["a"]
+    assert ended.with_role("told") == ["a"]
     assert "Failed: link_check works: broken" in ended.said
 
 
