@@ -59,6 +59,7 @@ def test_a_canary_that_fails_is_put_back_and_nobody_else_is_touched(
     assert ended.with_role("pts_server") == touched
     assert ended.with_role("put_back") == ["a"]
     assert ended.with_role("lift_mask") == ["a"], "what was masked at first is not at last"
+    assert ended.with_role("told") == ["a"]
     assert f"Failed: {role} works: broken" in ended.said
 
 
