@@ -403,11 +403,10 @@ def playbook(directory: Path) -> Path:
             "vars": {"__files": files_of_the_role(), "__host_firewall_found": {"active": []}},
             "tasks": [
                 {
-                    "name": "Facts",
-                    "ansible.builtin.set_fact": {"cacheable": True}
-                    | {f"ansible_{name}": f"{{{{ __seen.{name} }}}}" for name in DEBIAN_12},
+                    "name": "Rendered",
+                    "ansible.builtin.debug": {"msg": wanted},
+                    "vars": {"ansible_facts": "{{ __seen }}"},
                 },
-                {"name": "Rendered", "ansible.builtin.debug": {"msg": wanted}},
             ],
         }
     ]
