@@ -79,7 +79,7 @@ def test_a_port_is_ours_or_a_strangers(
     [
         (
             "0.9.3",
-            "1.0",
+            "0.10",
             "pts_server_uri is now called pts_server_path: rename it where you set it",
         ),
         (
