@@ -8,7 +8,6 @@ the journal's own thread just before they are written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -18,7 +17,7 @@ from ptslink.journal.entry import Clock, Entry, Fact, Flag, Status, Transport
 from ptslink.jsonpts import moment, repair
 from ptslink.jsonpts.confirmation import is_upload
 from ptslink.jsonpts.envelope import Packet, decode
-from ptslink.jsonpts.natural import fished_key, natural_key, unread_key
+from ptslink.jsonpts.natural import fished_key, fished_whole, natural_key, unread_key
 
 #: Type under which a message is filed that nothing could be made of.
 UNREADABLE_TYPE: Final = "Unreadable"
@@ -89,18 +88,21 @@ def derive(entry: Entry) -> None:
     if clock is None:
         return
     doubts = _doubts(entry.notes) if entry.notes else 0
+    fished = fished_whole(entry.raw) if doubts & Flag.FISHED else b""
     now = entry.received // 1000
     for index, packet in enumerate(entry.packets):
         if packet.type == "UploadStatus":
             _status(entry, packet, clock)
         elif is_upload(packet.type):
-            if doubts & Flag.FISHED:
-                entry.facts.append(_fished(entry, index, packet.type, doubts))
+            if fished:
+                digest = fished_key(packet.type, fished, index).digest
+                flags = doubts | Flag.NO_DATA | Flag.NO_TIME
+                entry.facts.append(Fact(index, packet.type, digest, flags=flags))
             else:
                 entry.facts.append(_fact(index, packet, clock, now, doubts))
         elif not packet.type:
             # Nobody knows what it is: kept like a fact, so that no copy of its message hides it.
-            unnamed = replace(packet, type=UNREADABLE_TYPE)
+            unnamed = msgspec.structs.replace(packet, type=UNREADABLE_TYPE)
             entry.facts.append(_fact(index, unnamed, clock, now, doubts))
     if not entry.packets:
         file_unreadable(entry, doubts)
@@ -112,11 +114,6 @@ def _status(entry: Entry, packet: Packet, clock: Clock) -> None:
         clock.offset_minutes = offset
     # A status that could not be read is one a second, too: the latest of them is kept, as it came.
     entry.status = Status(packet.data or entry.raw, offset)
-
-
-def _fished(entry: Entry, index: int, type_: str, doubts: int) -> Fact:
-    digest = fished_key(type_, entry.raw, index).digest
-    return Fact(index, type_, digest, flags=doubts | Flag.NO_DATA | Flag.NO_TIME)
 
 
 def facts_of(raw: bytes) -> list[Fact]:

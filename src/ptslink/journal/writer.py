@@ -18,6 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ptslink.journal.entry import Entry, Evidence, Health, Retention
 from ptslink.journal.filing import derive, file_unreadable
 from ptslink.journal.schema import ForeignDatabase
@@ -397,7 +399,7 @@ class JournalWriter:
 
 def _bare(entry: Entry) -> Entry | None:
     """The entry with nothing but its bytes, for when anything else about it cannot be stored."""
-    bare = replace(entry, status=None, notes=(), packets=[], clock=None)
+    bare = msgspec.structs.replace(entry, status=None, notes=(), packets=[], clock=None)
     try:
         file_unreadable(bare)
     except Exception:

@@ -202,15 +202,24 @@ def _general_key(packet: Packet) -> NaturalKey:
     return NaturalKey(local_time, local_seconds(local_time), _digest(packet.type, parts))
 
 
-def fished_key(type_: str, raw: bytes, index: int) -> NaturalKey:
+def fished_whole(raw: bytes) -> bytes:
+    """What stands for a message of which only Ids and Types could be made out: all of it but what
+    differs in copies, as far as that can be told in broken text."""
+    if len(raw) <= MAX_REPAIRED_BYTES:
+        raw = _UNSTABLE.sub(rb"\1", raw)
+    return hashlib.sha256(raw.strip()).digest()
+
+
+def fished_key(type_: str, whole: bytes, index: int) -> NaturalKey:
     """The natural key of a packet of which only Id and Type could be made out.
 
     What it says is somewhere in the message, so all of the message is in its key, and which of the
-    packets it is; but for what differs in copies, as far as that can be told in broken text.
+    packets it is.
+
+    Args:
+        whole: from `fished_whole`, once a message: there may be a thousand such packets in one.
     """
-    if len(raw) <= MAX_REPAIRED_BYTES:
-        raw = _UNSTABLE.sub(rb"\1", raw)
-    return NaturalKey("", None, _digest(type_, [b"\x01%d" % index, raw.strip()]))
+    return NaturalKey("", None, _digest(type_, [b"\x01%d" % index, whole]))
 
 
 def unread_key(type_: str, raw: bytes) -> NaturalKey:

@@ -66,6 +66,8 @@ def play(tmp_path: Path) -> Callable[..., Ended]:
     for name in ("ansible.cfg", "site.yml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "playbooks" / "vars" / "wiring.yml").write_text(WIRING)
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "controller-settings.txt.j2").write_text("what to type\n")
     for role in (ROOT / "roles").iterdir():
         for entry in (role / "tasks").glob("*.yml"):
             stub = tmp_path / "roles" / role.name / "tasks" / entry.name

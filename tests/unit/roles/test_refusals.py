@@ -56,6 +56,12 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("link_check_idle", 5, "did you mean link_check_idle_seconds?"),
     ("preflight_disk_free", 5, "did you mean preflight_disk_free_mb?"),
     ("ptslink_bundle_signer", "x", "did you mean ptslink_bundle_signers?"),
+    # Names of others
+    ("pts_server_uri", "ptsWebSocket", "is called pts_server_path: rename it"),
+    ("pts_server_domain_name", "pts.example", "is called link_check_public_host"),
+    ("pts_server_secret_key", "planted", "is called pts_server_secret"),
+    ("pts_server_password", "planted", "is called pts_server_users"),
+    ("nginx_proxy_read_timeout", 300, "is called nginx_proxy_idle_timeout_seconds"),
     # Types
     ("ptslink_bundle", "/nowhere.bundle", "cannot be read"),
     ("ptslink_bundle_unsigned", "perhaps", "ptslink_bundle_unsigned"),
@@ -137,6 +143,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("pts_server_settings", {"controllers": {"users": {"a": "b"}}}, "pts_server_users"),
     ("pts_server_settings", {"controllers": {"secret_required": True}}, "comes unsigned"),
     ("nginx_proxy_listeners", [{"port": 3000}], "not the server's"),
+    ("nginx_proxy_listeners", [{"port": 9180}], "is wanted by pts_server_admin_port and by nginx"),
     ("nginx_proxy_idle_timeout_seconds", 40, "more than 40"),
     ("nginx_proxy_idle_timeout_seconds", 30, "controllers would see 1006"),
 ]
