@@ -78,8 +78,16 @@ EL = {
     "server_packages": ["python3.11"],
     "interpreter": "/usr/bin/python3.11",
     "packages": sorted(
-        ["certbot", "firewalld", "logrotate", "nginx", "openssl", "python3-dnf", "python3.11"]
-        + SELINUX_PACKAGES
+        [
+            "certbot",
+            "firewalld",
+            "logrotate",
+            "nginx",
+            "openssl",
+            "python3-dnf",
+            "python3.11",
+            *SELINUX_PACKAGES,
+        ]
     ),
     "default_site": "",
     "target": "3.11-x86_64",
