@@ -146,18 +146,24 @@ class Bench:
                 said = (done.stderr or done.stdout).strip().splitlines()[-3:]
                 raise BenchError(f"{step.place}: {step.line!r} gave {done.returncode}: {said}")
 
-    def end_background(self) -> None:
-        """End what runs in the background, each by its own process group."""
-        for process in self._background:
+    @property
+    def background(self) -> int:
+        """How much runs in the background: what comes later can be ended apart."""
+        return len(self._background)
+
+    def end_background(self, since: int = 0) -> None:
+        """End what runs in the background, but for the first *since*, each by its own process
+        group."""
+        ending, self._background = self._background[since:], self._background[:since]
+        for process in ending:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-        for process in self._background:
+        for process in ending:
             try:
                 process.wait(5)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        self._background.clear()
 
     def wash(self) -> None:
         """Take away the traces of earlier cases, so that each case begins on a clean record."""
@@ -188,7 +194,7 @@ class Bench:
         line = f"cd / && PYTHONPATH={ROOT / 'src'} {shlex.join(words)}"
         done = subprocess.run(
             self._command(Step(place, line)), capture_output=True, text=True,
-            timeout=LINE_SECONDS, check=False, stdin=subprocess.DEVNULL,
+            timeout=LINE_SECONDS + fault.idle, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return self._json(done.stdout, done.stderr)
 
@@ -197,7 +203,8 @@ class Bench:
         if url is not None:
             from ptslink.doctor.probe.target import parse_target
 
-            words += ["--port", str(parse_target(url).port), "--watch", "60", "--watch-until", stop]
+            words += ["--port", str(parse_target(url).port)]
+            words += ["--watch", f"{60 + fault.idle:g}", "--watch-until", stop]
         words += fault.server_options
         line = f"PYTHONPATH={CARRIED} {shlex.join(words)}"
         process = subprocess.Popen(

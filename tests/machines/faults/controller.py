@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machines.faults.fault import Fault, NotInjected, controller, server
+from machines.faults.fault import Fault, NotInjected, controller, server, well_behaved
 
 _URL = "ws://{server}/ptsWebSocket"
 _CLEAN = (
@@ -86,6 +86,7 @@ FAULTS = (
         ),
         vantages=("server",),
         settle=4.0,
+        twin=well_behaved(_URL, count=3),
     ),
 )
 
