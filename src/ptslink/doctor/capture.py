@@ -2,7 +2,8 @@
 
 Evidence (vantage ``server``, or wherever the capture was taken):
 
-``capture.file``   ``streams`` int, ``packets`` int, ``icmp`` [{"type", "code", "from", "about"}]
+``capture.file``   ``streams`` int, ``packets`` int, ``icmp`` [{"family", "type", "code",
+    "from", "about"}]
 ``capture.stream`` one a TCP connection
     ``client``, ``client_port``, ``server``, ``server_port``, ``began`` (epoch seconds), ``seconds``
     ``syn``, ``syn_ack``, ``established`` bool; ``syn_retries`` int
@@ -71,6 +72,8 @@ FIELDS = (
     "websocket.payload.close.reason",
     "icmp.type",
     "icmp.code",
+    "icmpv6.type",
+    "icmpv6.code",
     "ipv6.dst",
     "ip.ttl",
     "ipv6.hlim",
@@ -153,19 +156,27 @@ def read_rows(
     icmp: list[dict[str, Json]] = []
     for row in rows:
         if row.get("icmp.type"):
-            icmp.append(_icmp(row))
+            icmp.append(_icmp(row, "icmp", "ip"))
+            continue
+        if row.get("icmpv6.type"):
+            # From 128 on they are no errors but pings, and how neighbours find each other.
+            if (_number(row["icmpv6.type"]) or 0) < 128:
+                icmp.append(_icmp(row, "icmpv6", "ipv6"))
             continue
         if row.get("tcp.stream"):
             _packet(streams, row)
     return [stream.facts(number) for number, stream in streams.items()], icmp
 
 
-def _icmp(row: Mapping[str, str]) -> dict[str, Json]:
-    sources, targets = row["ip.src"].split(JOIN), row["ip.dst"].split(JOIN)
+def _icmp(row: Mapping[str, str], protocol: str, layer: str) -> dict[str, Json]:
+    """An error, and the packet it is about, whose addresses stand behind its own."""
+    sources = row.get(f"{layer}.src", "").split(JOIN)
+    targets = row.get(f"{layer}.dst", "").split(JOIN)
     ports = row.get("tcp.dstport", "").split(JOIN)[-1]
     return {
-        "type": _number(row["icmp.type"]),
-        "code": _number(row["icmp.code"]),
+        "family": "ipv6" if layer == "ipv6" else "ipv4",
+        "type": _number(row[f"{protocol}.type"]),
+        "code": _number(row[f"{protocol}.code"]),
         "from": sources[0],
         "about": {"client": sources[-1], "server": targets[-1], "port": _number(ports)},
     }
@@ -421,7 +432,7 @@ def _tshark(file: Path, fields: Iterable[str], decode: Iterable[str]) -> str:
     if program is None:
         raise CaptureError("tshark is not installed; install it: apt-get install tshark")
     command = [program, "-n", "-r", str(file), "-T", "fields", "-E", "header=y"]
-    command += ["-E", f"aggregator={JOIN}", "-E", "separator=/t", "-Y", "tcp or icmp"]
+    command += ["-E", f"aggregator={JOIN}", "-E", "separator=/t", "-Y", "tcp or icmp or icmpv6"]
     for rule in decode:
         command += ["-d", rule]
     for name in fields:

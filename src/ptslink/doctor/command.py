@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
+import ssl
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -34,8 +38,13 @@ Examples:
   ptslink doctor URL --save-evidence site.json        carry it elsewhere ...
   sudo ptslink doctor --server --evidence site.json   ... and judge both together
 
-Exit status: 0 healthy, 1 findings, 2 the doctor itself could not work.
+Exit status: 0 healthy, 1 findings, 2 the doctor itself could not work,
+130 ended by Ctrl-C.
 """
+
+INTERRUPTED = 130
+#: What takes longer than this is told of where no line can be overwritten, in seconds.
+TOLD_SECONDS = 3.0
 
 
 class DoctorError(click.ClickException):
@@ -44,13 +53,27 @@ class DoctorError(click.ClickException):
     exit_code = 2
 
 
+def _addresses(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    for value in values:
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise click.BadParameter(
+                f"{value!r} is no IP address; accepted is a site's address as this server sees "
+                "it, for example 203.0.113.7"
+            ) from None
+    return values
+
+
 @click.command(epilog=EPILOG, short_help="Say why a link fails, and the one thing to change.")
 @click.argument("url", required=False)
 @click.option("--server", is_flag=True, help="Look at this server from inside (best as root).")
 @click.option("--port", "ports", type=click.IntRange(1, 65535), multiple=True,
               help="With --server: a port the link uses, repeatable "
               "[default: the URL's, else those nginx and the service listen on].")  # fmt: skip
-@click.option("--peer", "peers", multiple=True, metavar="ADDRESS",
+@click.option("--peer", "peers", multiple=True, metavar="ADDRESS", callback=_addresses,
               help="With --server: a site's address as seen here, repeatable.")  # fmt: skip
 @click.option("--watch", type=click.FloatRange(0, 300), default=0.0, metavar="SECONDS",
               help="With --server: count arriving packets for this long, "
@@ -98,6 +121,10 @@ def doctor(context: click.Context, /, url: str | None, **options: Any) -> None:
         raise DoctorError(str(error)) from error
     except click.ClickException:
         raise
+    except KeyboardInterrupt:
+        # click's own exit status for it is 1, which would mean findings.
+        click.echo("\ndoctor: interrupted, nothing was judged", err=True)
+        status = INTERRUPTED
     except Exception:
         # Python's own exit status for it would mean findings.
         traceback.print_exc()
@@ -137,14 +164,22 @@ def run(asked: Asked) -> int:
             "nothing to look at: give a URL (ws://HOST:3000/ptsWebSocket), --server, --pattern, "
             "--pcap FILE or --evidence FILE"
         )
+    _check_files(asked)
     started = time.monotonic()
-    evidence = gathered(asked, _progress())
+    say = Progress(sys.stderr)
+    try:
+        evidence = gathered(asked, say)
+    finally:
+        say("")
     if asked.save is not None:
         text = json.dumps([piece.to_json() for piece in evidence], indent=1) + "\n"
         if str(asked.save) == "-":
             click.echo(text, nl=False)
             return 0
-        asked.save.write_text(text)
+        try:
+            asked.save.write_text(text)
+        except OSError as error:
+            raise _cannot_save(asked.save, str(error.strerror)) from error
     target = asked.url or _target_of(evidence) or ("this server" if asked.server else "the link")
     verdict = judge(Case(target, evidence), CAUSES, time.monotonic() - started)
     if asked.as_json:
@@ -156,6 +191,31 @@ def run(asked: Asked) -> int:
     if verdict.findings:
         return 1
     return 0 if verdict.examined else 2
+
+
+def _check_files(asked: Asked) -> None:
+    """What would fail after all the looking is said before it.
+
+    Raises:
+        DoctorError: ``--ca`` holds no certificates, or ``--save-evidence`` cannot be written.
+    """
+    if asked.ca is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(asked.ca)
+        except OSError as error:  # ssl.SSLError is one
+            why = "it holds none" if isinstance(error, ssl.SSLError) else error.strerror
+            raise DoctorError(
+                f"--ca {asked.ca}: no certificate can be read from it ({why}); accepted is a file "
+                "with certificates in PEM (-----BEGIN CERTIFICATE-----)"
+            ) from error
+    if asked.save is not None and str(asked.save) != "-" and not asked.save.parent.is_dir():
+        raise _cannot_save(asked.save, "there is no such directory")
+
+
+def _cannot_save(file: Path, why: str) -> DoctorError:
+    return DoctorError(
+        f"--save-evidence {file}: {why}; accepted is a file that can be written, or '-'"
+    )
 
 
 def gathered(asked: Asked, say: Callable[[str], None]) -> list[Evidence]:
@@ -188,13 +248,12 @@ def gathered(asked: Asked, say: Callable[[str], None]) -> list[Evidence]:
             ask=asked.ask,
             say=say,
         )
-    if asked.pattern:
-        say("reading the connection records")
-        evidence += pattern_evidence()
+    if asked.pattern and not asked.server:
+        # With --server all of it is looked at anyway.
+        evidence += pattern_evidence(say=say)
     if asked.pcap:
         say(f"reading {asked.pcap}")
         evidence += capture_evidence(asked.pcap)
-    say("")
     return evidence
 
 
@@ -251,13 +310,37 @@ def _target_of(evidence: Iterable[Evidence]) -> str | None:
     return f"{host}:{port}{path or ''}" if port else str(host)
 
 
-def _progress() -> Callable[[str], None]:
-    """One line on a terminal's standard error that is overwritten; silence elsewhere."""
-    if not wants_colour(sys.stderr):
-        return lambda _text: None
+class Progress:
+    """What is being done, on standard error: a line that is overwritten on a terminal.
 
-    def say(text: str) -> None:
+    Elsewhere a plain line, once something takes longer than :data:`TOLD_SECONDS`; at once where
+    somebody has to act on it (``now`` in its words).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._overwrites = wants_colour(stream)
+        self._timer: threading.Timer | None = None
+
+    def __call__(self, text: str) -> None:
+        """Say *text*; "" when nothing is being done any more."""
         shown = f"doctor: {text} ..."[:79] if text else ""
-        click.echo(f"\r{shown:<79}\r{shown}", nl=False, err=True)
+        if self._overwrites:
+            self._write(f"\r{shown:<79}\r{shown}")
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if not shown:
+            return
+        if text.endswith(" now"):
+            self._write(f"{shown}\n")
+            return
+        self._timer = threading.Timer(TOLD_SECONDS, self._write, (f"{shown}\n",))
+        self._timer.daemon = True
+        self._timer.start()
 
-    return say
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            self._stream.write(text)
+            self._stream.flush()

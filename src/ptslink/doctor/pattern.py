@@ -6,7 +6,7 @@ judged by what was sent and received, by how the transport ended, and by its age
 
 Facts read: ``service.records`` (``links``, ``events``), ``service.config``, ``host.unit``,
 ``nginx.access`` (the 101 lines), ``nginx.error``, ``nginx.config``, ``nginx.process``,
-``capture.stream``.
+``capture.stream``, ``host.upgrades``.
 """
 
 from __future__ import annotations
@@ -539,18 +539,26 @@ def moments(case: Case) -> list[tuple[float, str]]:
         when = piece.facts.get("started")
         if when:
             found.append((float(when), f"{piece.facts['unit']} started"))
+    for run in case.fact("host.upgrades", "runs") or ():
+        who = "unattended upgrade" if run.get("unattended") else "package upgrade"
+        packages = run.get("packages") or []
+        more = f" and {len(packages) - 3} more" if len(packages) > 3 else ""
+        who += f" ({', '.join(packages[:3])}{more})" if packages else ""
+        begun, ended = run.get("start"), run.get("end")
+        # Services are restarted while it runs, or by needrestart behind it.
+        found += [(float(begun), f"{who} begun")] if begun and begun != ended else []
+        found += [(float(ended), who)] if ended else []
     for piece in case.all("service.records"):
         found += [(r["at"], f"service {r['code']}") for r in piece.facts.get("events", [])]
     return sorted(found)
 
 
-def gather() -> list[Evidence]:
-    """The connection records of this server; the verdict tells what stands out in them."""
-    from ptslink.doctor.collect import nginx, service  # the edge, for the command line only
-    from ptslink.doctor.collect.edge import LocalMachine
+def gather(say: Callable[[str], None] = lambda _text: None) -> list[Evidence]:
+    """The connection records of this server, and what happened to it meanwhile; the verdict tells
+    what stands out in them."""
+    from ptslink.doctor.collect import gather_records  # the edge, for the command line only
 
-    machine = LocalMachine()
-    return [*service.collect(machine), *nginx.collect(machine)]
+    return list(gather_records(say=say))
 
 
 def patterns(case: Case) -> list[Evidence]:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from ptslink.doctor.cause import Auto, Fix
 from ptslink.doctor.evidence import Status
 from ptslink.doctor.finding import Finding
-from ptslink.doctor.verdict import GUESS, Check, Verdict
+from ptslink.doctor.verdict import EXAMINED, GUESS, Check, Verdict
 
 WIDTH = 80
 #: So many of what the records show are told; somebody who reads this has a pump to mend.
 MOST_PATTERNS = 8
+#: So many lines of one check are shown; what is left out is marked.
+MOST_LINES = 4
+CUT = " ... (--json)"
 _LOOKS = {"bad": "31;1", "good": "32", "doubt": "33", "strong": "1"}
 _STATUS_LOOKS = {Status.FAILED: "bad", Status.UNKNOWN: "doubt", Status.SKIPPED: "doubt"}
 _Paint = Callable[[str, str], str]
@@ -63,7 +66,8 @@ def _head(verdict: Verdict, paint: _Paint) -> list[str]:
     where = f"{verdict.target}, {seen_from}"
     if not verdict.findings:
         if not verdict.examined:
-            return [paint("Nothing could be examined.", "doubt"), *_wrap(where)]
+            lines = ["Nothing could be examined.", *_wrap(f"{verdict.unexamined}.")]
+            return [*(paint(line, "doubt") for line in lines), *_wrap(where)]
         well = "Healthy: nothing found that would break this link."
         if any(_is_blind(check) for check in verdict.checks):
             well = "Healthy as far as could be seen: not everybody could look."
@@ -128,11 +132,15 @@ def _other(finding: Finding) -> list[str]:
 def _checks(checks: tuple[Check, ...], paint: _Paint) -> list[str]:
     well = sum(check.status is Status.OK for check in checks)
     lines = [paint(f"Checked: {len(checks)}, found well: {well}", "strong")]
-    shown = [check for check in checks if not (_is_pattern(check) or _is_blind(check))]
+    told = (_is_pattern, _is_blind, lambda check: check.id == EXAMINED)
+    shown = [check for check in checks if not any(is_it(check) for is_it in told)]
     for status in (Status.FAILED, Status.UNKNOWN, Status.SKIPPED):
         start = f"  {status.value:<8}"
         for line in _told([check for check in shown if check.status is status]):
-            text = _wrap(line, " " * 10)[:4]
+            text = _wrap(line, " " * 10)
+            if len(text) > MOST_LINES:
+                cut = text[MOST_LINES - 1].rstrip()[: WIDTH - len(CUT)]
+                text = [*text[: MOST_LINES - 1], f"{cut}{CUT}"]
             text[0] = paint(start, _STATUS_LOOKS[status]) + text[0][len(start) :]
             lines += text
     return lines

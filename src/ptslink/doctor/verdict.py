@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from ptslink.doctor.cause import Cause, Layer, Match
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 from ptslink.doctor.finding import Finding
+from ptslink.doctor.link_seen import unexamined
 from ptslink.doctor.pattern import patterns
 from ptslink.doctor.stranger import recognized
 from ptslink.doctor.unlisted import unlisted
@@ -77,6 +78,10 @@ _EXPLAINED_BY: Mapping[Layer, frozenset[Layer]] = {
 _BYSTANDERS = frozenset({"host-clock-wrong", "host-auto-upgrade"})
 
 
+#: The check that is there only where nothing of a link was seen; it says why.
+EXAMINED = "doctor:examined"
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One probe that ran, or why it did not."""
@@ -104,13 +109,18 @@ class Verdict:
 
     @property
     def examined(self) -> bool:
-        """Whether at least one probe ran and could tell something."""
-        return any(check.status in (Status.OK, Status.FAILED) for check in self.checks)
+        """Whether something of a link was seen: a host without one is not a healthy link."""
+        return not self.unexamined
+
+    @property
+    def unexamined(self) -> str:
+        """Why nothing can be said of a link; empty where something can."""
+        return next((check.seen for check in self.checks if check.id == EXAMINED), "")
 
     def to_json(self) -> dict[str, Json]:
         """The report as data: keys and types are a promise to programs."""
         return {
-            "healthy": self.healthy,
+            "healthy": self.healthy and self.examined,
             "target": self.target,
             "vantage": list(self.vantages),
             "duration_s": round(self.seconds, 1),
@@ -131,6 +141,8 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
     case = replace(case, evidence=(*case.evidence, *patterns(case)))
     matched, broken = _asked(case, causes)
     findings = _ordered(_not_excluded(matched))
+    if why := unexamined(case):
+        broken.append(Check(EXAMINED, Status.UNKNOWN, why))
     failed = _unexplained(case, findings)
     if failed is not None:
         # What failed in the link is what the person came for: it goes before findings that do

@@ -49,6 +49,8 @@ class Facts:
     firmware: str
     startup_seconds: int
     counters: Data
+    #: Fields of RemoteServerConfiguration that differ from a faithful controller's.
+    remote: Data
 
 
 Answer = Callable[[Forecourt, Facts, Data], Data]
@@ -78,7 +80,7 @@ ANSWERS: dict[str, tuple[str, Answer]] = {
     ),
     "GetRemoteServerConfiguration": (
         "RemoteServerConfiguration",
-        lambda _c, _f, _d: remote_server_configuration(),
+        lambda _c, f, _d: remote_server_configuration(f.remote),
     ),
     "GetRemoteServerLoggingConfiguration": (
         "RemoteServerLoggingConfiguration",

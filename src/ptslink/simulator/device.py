@@ -106,11 +106,14 @@ class Device:
         once: tuple[str, ...] = (),
         response_seconds: float = 2.0,
         text_ids: bool = False,
+        remote: Data | None = None,
     ) -> None:
         """A controller switched on at *now*, when its own clock reads *started*.
 
         ``periods`` are seconds by kind; each kind of ``once`` is sent a single time. A message
-        unconfirmed for ``response_seconds`` is sent again. ``text_ids`` writes ids as strings.
+        unconfirmed for ``response_seconds`` is sent again. ``text_ids`` writes ids as strings;
+        ``remote`` are the fields of its RemoteServerConfiguration that differ from a faithful
+        controller's.
         """
         self.identity = identity
         self.rng = random.Random(seed)
@@ -119,6 +122,7 @@ class Device:
         self.periods = dict(periods or {})
         self.response_seconds = response_seconds
         self.text_ids = text_ids
+        self.remote = dict(remote or {})
         self._started, self._power_on = started, now
         self._packet_id = self.rng.randrange(1, PACKET_ID_MODULUS + 1)
         self._due = {kind: now + self.rng.random() * p for kind, p in self.periods.items()}
@@ -162,7 +166,7 @@ class Device:
         if kind == STATUS:
             body: Data = {}  # made when it is sent
         elif kind == CONFIGURATION:
-            body = configuration_body(self.court, identifier, self.rng)
+            body = configuration_body(self.court, identifier, self.rng, self.remote)
         elif kind == TAGS:
             body = self.court.ask_tag(moment)
         else:
@@ -306,6 +310,7 @@ class Device:
             firmware=self.identity.firmware,
             startup_seconds=int(now - self._power_on),
             counters=self.counters(),
+            remote=self.remote,
         )
 
     def _answers(self, packets: list[Data]) -> list[Message]:

@@ -33,6 +33,11 @@ class Manner:
     #: The target's host was changed, so an ``--address`` no longer counts.
     own_host: bool = False
 
+    #: Fields of its RemoteServerConfiguration that differ, made from the target.
+    remote: Callable[[Target], dict[str, Any]] | None = None
+    #: Uploads its configuration over the first link, and from then on dials this host.
+    moves_to: str | None = None
+
     # Who it is.
     identities: tuple[Callable[[tuple[Identity, ...]], tuple[Identity, ...]], ...] = ()
     #: What its clock reads when it is switched on; the real local time when ``None``.

@@ -149,7 +149,9 @@ def status_data(
     }
 
 
-def configuration_body(court: Forecourt, configuration_id: str, rng: random.Random) -> Data:
+def configuration_body(
+    court: Forecourt, configuration_id: str, rng: random.Random, remote: Data | None = None
+) -> Data:
     """``ConfigurationId`` and ``Configuration`` of a whole station, more than 30 KB of JSON.
 
     A real one is 13 to 35 KB, most of it Parameter packets and the tags list (PTS-2 protocol 1.3).
@@ -167,7 +169,7 @@ def configuration_body(court: Forecourt, configuration_id: str, rng: random.Rand
                 "Dns2": [0, 0, 0, 0],
             },
         ),
-        ("RemoteServerConfiguration", remote_server_configuration()),
+        ("RemoteServerConfiguration", remote_server_configuration(remote)),
         ("PumpsConfiguration", pumps_configuration(court)),
         ("ProbesConfiguration", probes_configuration(court)),
         ("FuelGradesConfiguration", fuel_grades_configuration()),
@@ -208,7 +210,8 @@ def configuration_body(court: Forecourt, configuration_id: str, rng: random.Rand
     return {"ConfigurationId": configuration_id, "Configuration": configuration}
 
 
-def remote_server_configuration() -> Data:
+def remote_server_configuration(changed: Data | None = None) -> Data:
+    """Where the controller is told to upload to; *changed* fields differ from a faithful one's."""
     return {
         "IpAddress": [0, 0, 0, 0],
         "DomainName": "pts.example.test",
@@ -231,6 +234,7 @@ def remote_server_configuration() -> Data:
         "IsConnectionSuccessful": True,
         "IsUploadSuccessful": True,
         "IsWebsocketsCommunicationSuccessful": True,
+        **(changed or {}),
     }
 
 

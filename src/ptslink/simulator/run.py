@@ -10,6 +10,7 @@ import resource
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ptslink.simulator.device import Device, default_periods
 from ptslink.simulator.head import Identity
 from ptslink.simulator.link import Link
 from ptslink.simulator.manner import Manner
+from ptslink.simulator.packets import CONFIGURATION
 from ptslink.simulator.result import ControllerResult, SimulationResult, progress_line
 from ptslink.simulator.session import LinkFailed, Session
 from ptslink.simulator.setup import Setup
@@ -104,6 +106,7 @@ class Simulation:
             once=setup.kinds if setup.once else (),
             response_seconds=setup.response_seconds,
             text_ids=setup.manner.text_ids,
+            remote=setup.manner.remote(self._target) if setup.manner.remote else None,
         )
 
     async def _controller(self, number: int, identity: Identity) -> None:
@@ -117,9 +120,12 @@ class Simulation:
         pause = setup.reconnect_seconds
         if manner.reconnect_seconds is not None:
             pause = manner.reconnect_seconds
+        target = self._target
+        if manner.moves_to is not None and not setup.once:
+            device.happen(CONFIGURATION, time.monotonic())
         while True:
             if manner.dials:
-                await self._connection(device, result, rng)
+                await self._connection(device, result, rng, target)
             else:
                 result.error = "never dials"
             result.unconfirmed = device.unconfirmed
@@ -133,16 +139,20 @@ class Simulation:
                 async with asyncio.timeout(pause):
                     await self.stopping.wait()
                     return
+            if manner.moves_to is not None and device.tally.confirmed[CONFIGURATION]:
+                target = replace(target, host=manner.moves_to)
             if manner.reboots:
                 device.reboot(time.monotonic())
 
     async def _connection(
-        self, device: Device, result: ControllerResult, rng: random.Random
+        self, device: Device, result: ControllerResult, rng: random.Random, target: Target
     ) -> None:
+        manner = self.setup.manner
         session = Session(
             self.setup,
-            self._target,
-            self.setup.manner,
+            target,
+            # --address stands for the host that was asked for, not for another.
+            manner if target.host == self._target.host else manner.but(own_host=True),
             device,
             result,
             rng,

@@ -16,6 +16,7 @@ from ptslink.simulator.device import Device, Message
 from ptslink.simulator.head import handshake_head, weak_key
 from ptslink.simulator.link import Link, TlsLink
 from ptslink.simulator.manner import Manner
+from ptslink.simulator.packets import CONFIGURATION
 from ptslink.simulator.result import ControllerResult
 from ptslink.simulator.setup import Setup
 from ptslink.simulator.wire import Wire
@@ -193,7 +194,8 @@ class Session:
                 if self.stopping.is_set() and give_up_at is None:
                     device.stop()
                     give_up_at = now + setup.timeout
-                if give_up_at is not None and (self._settled() or now >= give_up_at):
+                settled = give_up_at is not None and (self._settled() or now >= give_up_at)
+                if settled or self._has_other_target():
                     wire.close(1000)
                 else:
                     if now >= ping_at:
@@ -228,6 +230,12 @@ class Session:
             if why is not None:
                 raise LinkFailed(f"left: {why}")
         self._send(self.device.receive(data.decode(), now))
+
+    def _has_other_target(self) -> bool:
+        """Whether its configuration was taken and names another target than this one."""
+        other = self.manner.moves_to
+        told = self.device.tally.confirmed[CONFIGURATION] > 0
+        return not self.setup.once and other not in (None, self.target.host) and told
 
     def _leave(self, link: Link) -> None:
         how = self.manner.leave

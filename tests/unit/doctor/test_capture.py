@@ -167,7 +167,20 @@ def test_an_icmp_error_says_who_sent_it_and_what_about() -> None:
     streams, icmp = read_fields(dissected(up(0.0, SYN), row))
     assert len(streams) == 1
     about = {"client": SITE, "server": SERVER, "port": 80}
-    assert icmp == [{"type": 3, "code": 13, "from": ROUTER, "about": about}]
+    assert icmp == [{"family": "ipv4", "type": 3, "code": 13, "from": ROUTER, "about": about}]
+
+
+def test_icmpv6_errors_are_told_and_neighbours_are_not() -> None:
+    def icmpv6(kind: str, code: str) -> dict[str, str]:
+        return {"icmpv6.type": kind, "icmpv6.code": code, "tcp.dstport": "80",
+                "ipv6.src": f"2001:db8::1{JOIN}2001:db8::2", "tcp.stream": "0",
+                "ipv6.dst": f"2001:db8::2{JOIN}2001:db8::3"}  # fmt: skip
+
+    _, icmp = read_fields(dissected(icmpv6("1", "4"), icmpv6("135", "0"), icmpv6("128", "0")))
+    assert icmp == [
+        {"family": "ipv6", "type": 1, "code": 4, "from": "2001:db8::1",
+         "about": {"client": "2001:db8::2", "server": "2001:db8::3", "port": 80}}
+    ]  # fmt: skip
 
 
 def test_evidence_has_a_summary_and_a_piece_for_each_connection() -> None:

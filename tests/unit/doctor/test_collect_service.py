@@ -135,7 +135,7 @@ def test_the_newest_lines_of_a_long_log_are_asked_for_and_told_oldest_first() ->
 def test_without_leave_to_read_the_log_it_is_skipped() -> None:
     host = FakeMachine({"journalctl": Output("", 1, "", "No journal files were opened")})
     piece = service._log(host, Stopwatch(), 0.0)
-    assert (piece.status, piece.seen) == (Status.SKIPPED, "No journal files were opened")
+    assert (piece.status, piece.seen) == (Status.SKIPPED, "there is no journal to read")
 
 
 def live(monkeypatch: pytest.MonkeyPatch, health: Any, controllers: Any) -> Evidence:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from ptslink.doctor import capture, command
 from ptslink.doctor.cause import Cause, Fix, Layer
-from ptslink.doctor.command import doctor
+from ptslink.doctor.command import Progress, doctor
 from ptslink.doctor.evidence import Case, Evidence, Status
 from unit.probe.scripted import ScriptedServer, right
 
@@ -50,7 +52,7 @@ def test_a_link_that_works_is_healthy_and_exits_0(server: ScriptedServer) -> Non
 def test_a_broken_link_exits_1_and_its_json_has_the_promised_shape(closed_port: int) -> None:
     done = run(f"ws://127.0.0.1:{closed_port}/ptsWebSocket", "--json")
     assert done.exit_code == 1, done.output
-    told = json.loads(done.output)
+    told = json.loads(done.stdout)
     assert list(told) == KEYS
     assert (told["healthy"], told["vantage"]) == (False, ["site"])
     assert list(told["findings"][0]) == FINDING
@@ -61,13 +63,13 @@ def test_a_broken_link_exits_1_and_its_json_has_the_promised_shape(closed_port: 
 
 def test_evidence_saved_here_gives_the_same_verdict_there(closed_port: int, tmp_path: Path) -> None:
     url, saved = f"ws://127.0.0.1:{closed_port}/ptsWebSocket", tmp_path / "site.json"
-    here = json.loads(run(url, "--json", "--save-evidence", str(saved)).output)
-    there = json.loads(run("--evidence", str(saved), "--json").output)
+    here = json.loads(run(url, "--json", "--save-evidence", str(saved)).stdout)
+    there = json.loads(run("--evidence", str(saved), "--json").stdout)
     assert there["findings"] == here["findings"]
     assert there["checks"] == here["checks"]
     piped = run(url, "--save-evidence", "-")
     assert piped.exit_code == 0
-    assert {one["probe"] for one in json.loads(piped.output)} >= {"tcp.connect", "route.trace"}
+    assert {one["probe"] for one in json.loads(piped.stdout)} >= {"tcp.connect", "route.trace"}
 
 
 # arguments -> what the message names
@@ -79,6 +81,9 @@ REFUSED: list[tuple[list[str], str]] = [
     (["ws://h/", "--controller-id", "XYZ"], "'XYZ' is not an id of 1 to 24 hex digits"),
     (["ws://h/", "--basic-env", "NOT_SET"], "--basic-env NOT_SET: the environment variable must"),
     (["ws://h/", "--timeout", "0"], "--timeout"),
+    (["--server", "--peer", "foo"], "'foo' is no IP address; accepted is a site's address"),
+    (["--server", "--peer", "198.51.100.300"], "'198.51.100.300' is no IP address"),
+    (["ws://h/", "--save-evidence", "/no/such/place/site.json"], "there is no such directory"),
 ]
 
 
@@ -118,6 +123,71 @@ def test_our_own_failure_is_not_taken_for_a_finding(monkeypatch: pytest.MonkeyPa
     assert done.exit_code == 2
 
 
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:9/x", "wss://127.0.0.1:9/x"])
+def test_a_ca_that_holds_no_certificate_is_one_clear_line(tmp_path: Path, url: str) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("not PEM")
+    done = run(url, "--ca", str(file))
+    assert done.exit_code == 2
+    assert f"--ca {file}: no certificate can be read from it (it holds none)" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_evidence_that_cannot_be_written_is_one_clear_line(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    file = tmp_path / ("x" * 300)
+    done = run(server.url, "--save-evidence", str(file))
+    assert done.exit_code == 2
+    assert f"--save-evidence {file}: File name too long" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_an_interrupted_doctor_found_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "survey", interrupted)
+    done = run("ws://127.0.0.1/")
+    assert done.exit_code == 130
+    assert "interrupted, nothing was judged" in done.output
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def told(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, text: str, wait: float = 0.0) -> str:
+    monkeypatch.setattr(command, "TOLD_SECONDS", 0.02)
+    say = Progress(stream)
+    say(text)
+    time.sleep(wait)
+    say("")
+    time.sleep(0.05)
+    return stream.getvalue()
+
+
+def test_where_no_line_can_be_overwritten_only_what_takes_long_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    assert told(monkeypatch, io.StringIO(), "looking at nginx") == ""
+    assert told(monkeypatch, io.StringIO(), "looking at nginx", 0.3) == (
+        "doctor: looking at nginx ...\n"
+    )
+
+
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])
+def test_when_to_try_the_link_is_told_at_once_everywhere(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    text = "counting packets for 30 s: try the link now"
+    assert told(monkeypatch, Terminal(), text) == f"doctor: {text} ...\n"
+
+
 def test_one_cause_that_breaks_costs_only_itself(
     monkeypatch: pytest.MonkeyPatch, closed_port: int
 ) -> None:
@@ -127,7 +197,7 @@ def test_one_cause_that_breaks_costs_only_itself(
     odd = Cause("odd-cause", Layer.TCP, "Odd", Fix("-", "-"), breaks)
     monkeypatch.setattr(command, "CAUSES", (odd, *command.CAUSES))
     done = run(f"ws://127.0.0.1:{closed_port}/", "--json")
-    told = json.loads(done.output)
+    told = json.loads(done.stdout)
     assert told["findings"]
     [check] = [check for check in told["checks"] if check["id"] == "doctor:odd-cause"]
     assert check == {"id": "doctor:odd-cause", "status": "unknown",

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from ptslink.doctor.collect import gather_records
+from ptslink.doctor.collect.edge import Output
 from ptslink.doctor.evidence import Evidence, Status
 from ptslink.doctor.pattern import Timers, constant, fingerprints, near, patterns
 from ptslink.doctor.verdict import judge
+from unit.doctor.fake_machine import FakeMachine
 from unit.doctor.traces import NOW, case, link, records, seen, service_config
 
 
@@ -181,3 +184,29 @@ def test_only_configured_timers_leave_a_fingerprint() -> None:
     assert fingerprints(45.2, Timers(ping_interval=20.0, ping_timeout=20.0, close=5.0)) == [
         "ping interval + timeout + close_seconds (45 s)"
     ]
+
+
+def test_a_package_upgrade_is_a_moment_that_explains_a_drop() -> None:
+    ends = [link("lost-fin", 300.0 + n, NOW + n / 5, controller=f"C{n}") for n in range(3)]
+    run = {"start": NOW - 9.0, "end": NOW - 1.0, "unattended": True, "packages": ["nginx"]}
+    upgrades = seen("host.upgrades", runs=[run], timers=True)
+    unit = seen("host.unit", unit="ptslink.service", started=NOW - 0.5)
+    found = stand_out(records(links=ends), upgrades, unit)["pattern.drop"]
+    assert found.seen == (
+        "3 controllers lost together; unattended upgrade (nginx) begun 9.0 s before, "
+        "unattended upgrade (nginx) 1.0 s before, ptslink.service started 0.5 s before"
+    )
+
+
+def test_the_patterns_gather_the_host_and_the_sockets_too() -> None:
+    machine = FakeMachine(
+        {"ss -H -tanoi": Output("ESTAB 0 9 10.0.0.1:80 10.0.0.9:5000 timer:(on,1min,5)\n"),
+         "ss -H -ltnpe": Output('LISTEN 0 511 0.0.0.0:80 0.0.0.0:* users:(("nginx",pid=1,fd=6))')},
+        {"/var/log/apt/history.log": "Start-Date: 2026-11-23  06:12:01\n"
+         "Upgrade: nginx:amd64 (1, 2)\nEnd-Date: 2026-11-23  06:12:09"},
+    )  # fmt: skip
+    found = {piece.probe: piece for piece in gather_records(machine=machine)}
+    assert found["net.sockets"].facts["total"] == 1
+    assert found["host.upgrades"].facts["runs"][0]["packages"] == ["nginx"]
+    assert {"service.records", "nginx.config", "host.clock"} <= found.keys()
+    assert not {"net.firewall", "net.bans"} & found.keys()

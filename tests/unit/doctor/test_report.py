@@ -97,3 +97,12 @@ def test_an_empty_examination_is_not_called_healthy() -> None:
 def test_colour_only_where_asked_for() -> None:
     assert "\x1b[" not in render(verdict())
     assert "\x1b[31;1mNobody listens.\x1b[0m" in render(verdict(), colour=True)
+
+
+def test_what_is_cut_off_is_marked() -> None:
+    long = " ".join(f"word{n:03}" for n in range(80))
+    case = Case("x", (Evidence("host.disk", Status.UNKNOWN, long, vantage="server"),))
+    text = render(judge(case, ()))
+    assert text.rstrip().endswith(" ... (--json)")
+    assert all(len(line) <= WIDTH for line in text.splitlines())
+    assert "(--json)" not in render(verdict())

@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from ptslink.doctor.evidence import Evidence, Status
+from ptslink.doctor.causes import CAUSES
+from ptslink.doctor.evidence import Case, Evidence, Status
 from ptslink.doctor.probe import probe_link
 from ptslink.doctor.probe import survey as survey_module
 from ptslink.doctor.probe.certificate import NotACertificateError, read_certificate
 from ptslink.doctor.probe.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close_payload
 from ptslink.doctor.probe.survey import survey
 from ptslink.doctor.probe.target import parse_target
+from ptslink.doctor.verdict import judge
 from unit.probe.conftest import Pair
 from unit.probe.scripted import Peer, ScriptedServer, right
 
@@ -328,6 +330,29 @@ def test_a_refused_port_leads_to_the_others() -> None:
     others = named(found, "tcp.port")
     assert {80, 443, 3000} <= {p.facts["port"] for p in others}
     assert all(p.facts["variation"] is True for p in others)
+
+
+def test_another_port_that_answers_is_tried_with_the_upgrade(
+    serve: Serve, rsa_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, secure, silent = serve(right), serve(right, rsa_pair.context()), serve(lambda _: None)
+    ports = [parse_target(one.url).port for one in (plain, secure, silent)]
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        closed = sock.getsockname()[1]
+    monkeypatch.setattr(survey_module, "PORTS", (*ports, closed))
+    monkeypatch.setattr(survey_module, "TLS_PORTS", frozenset({ports[1]}))
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        asked = sock.getsockname()[1]
+    found = pieces(f"ws://127.0.0.1:{asked}/ptsWebSocket")
+    tried = {p.facts["port"]: p for p in named(found, "http.upgrade", tried="port")}
+    assert tried.keys() == set(ports)  # what refuses a connection is asked nothing
+    assert all(p.facts["variation"] for p in tried.values())
+    told = [(tried[port].facts.get("status"), tried[port].facts["scheme"]) for port in ports]
+    assert told == [(101, "ws"), (101, "wss"), (None, "ws")]
+    assert tried[ports[0]].seen == f"ws on port {ports[0]} in port: HTTP 101"
+    [finding] = judge(Case("ws://h/", found), CAUSES).findings
+    assert finding.id == "tcp-wrong-port"
+    assert f"WebsocketsPort = {ports[0]}" in str(finding.fix.controller)
 
 
 def test_a_name_that_does_not_resolve_leaves_nothing_to_try() -> None:

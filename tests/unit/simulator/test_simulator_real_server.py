@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
-from ptslink.doctor.evidence import Status
+from ptslink.doctor.causes import CAUSES
+from ptslink.doctor.collect.controllers import collect
+from ptslink.doctor.collect.edge import Stopwatch
+from ptslink.doctor.evidence import Case, Status
 from ptslink.doctor.probe import probe_link
 from ptslink.doctor.probe.survey import survey
 from ptslink.doctor.probe.target import parse_target
+from ptslink.doctor.verdict import judge
 from ptslink.server.config import parse
 from ptslink.server.service import start_server
 from ptslink.simulator.misbehave import bend
@@ -98,3 +102,21 @@ async def test_frames_that_cannot_be_read_are_closed_with_their_code(
 @pytest.mark.parametrize("deviation", ["hs-bad-version", "hs-device-no-upgrade"])
 async def test_what_is_no_upgrade_is_answered_426(url: str, deviation: str) -> None:
     assert (await first(url, deviation)).status == 426
+
+
+@pytest.mark.parametrize(
+    ("other", "address", "name"),
+    [("127.0.0.9", "127.0.0.9", "pts.example.test"),
+     ("no-such-name.invalid", "127.0.0.1", "no-such-name.invalid")],
+)  # fmt: skip
+async def test_two_targets_are_uploaded_then_dialled_and_named_by_the_doctor(
+    url: str, tmp_path: Path, other: str, address: str, name: str
+) -> None:
+    controller = await first(url, f"dev-ip-vs-domain={other}", once=False, duration=2.0)
+    assert controller.connections == 1
+    assert "connect" in str(controller.error)
+    tables = {"journal": {"path": str(tmp_path / "journal.db")}, "admin": {"socket": ""}}
+    found = list(collect(Stopwatch(), tables, [], False))
+    [settings] = [piece.facts for piece in found]
+    assert (settings["ip_address"], settings["domain_name"]) == (address, name)
+    assert [f.id for f in judge(Case(url, found), CAUSES).findings] == ["dev-ip-vs-domain"]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt, attempts
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.causes.failing import PROVISION_NGINX, PROVISION_SERVER
 from ptslink.doctor.causes.reach import lines, listed
 from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import Link, by_controller, constant, current, links
@@ -211,8 +212,28 @@ def _shared_nat(case: Case) -> Match | None:
                     first.shown(),
                 ),
                 ruled_out=("app-dup-id-replaced",),
+                fix=_NGINX_LIMIT if first.by == "nginx" else _SERVICE_LIMIT,
             )
     return None
+
+
+_ALL_CONNECTED = "Every controller of the site is connected."
+_NGINX_LIMIT = Fix(
+    "Take the limit per address off the location of the link, as provisioning writes it: a whole "
+    "station shares one address. A limit that must stay is to count by X-Pts-Id.",
+    _ALL_CONNECTED,
+    Auto.YES,
+    PROVISION_NGINX,
+)
+_SERVICE_LIMIT = Fix(
+    "Raise the service's limits per address to what the site's controllers need, or put them on "
+    "the allow-list (known ones are never limited).",
+    _ALL_CONNECTED,
+    Auto.YES,
+    PROVISION_SERVER,
+    {"pts_server_settings": {"limits": {"failures_per_minute": 600,
+                                        "connections_per_address": 1000}}},
+)  # fmt: skip
 
 
 CAUSES: tuple[Cause, ...] = (
@@ -283,13 +304,7 @@ CAUSES: tuple[Cause, ...] = (
         "dev-site-shared-nat",
         Layer.CONTROLLER,
         "Several controllers share one address and a limit per address strikes them",
-        Fix(
-            "Count limits by X-Pts-Id instead of by address, or raise them to the number of "
-            "controllers of a site.",
-            "Every controller of the site is connected.",
-            Auto.YES,
-            command="nginx: limit_conn_zone $http_x_pts_id ... instead of $binary_remote_addr",
-        ),
+        _NGINX_LIMIT,
         _shared_nat,
         aftermath=("px-limit-conn", "app-rate-lockout"),
     ),

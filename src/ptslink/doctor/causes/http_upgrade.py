@@ -20,6 +20,7 @@ from ptslink.doctor.causes.failing import (
     RETRY_AFTERMATH,
     by_nginx,
     by_service,
+    every_failing,
     failing,
     match,
     nginx_answers,
@@ -65,16 +66,32 @@ def _wrong_path(case: Case) -> Match | None:
     if difflib.SequenceMatcher(None, asked.lower(), expected.lower()).ratio() > 0.7:
         lines.append("Close enough to be a typing error.")
     out = ("px-location-404", "px-path-rewrite")
+    # A path that only the doctor was given may be a slip of whoever gave it.
+    by_controller = any(_by_controller(one.root, case) and one.root.path == seen.path
+                        for one in every_failing(case, wrong))  # fmt: skip
+    if not by_controller:
+        lines.append("Only the doctor's own tries asked for it, no controller.")
     fix = Fix(
         f"Enter {expected} as the URI in the controller, or accept {asked} on the server as well.",
         "The upgrade is answered with 101.",
-        Auto.YES,
+        Auto.YES if by_controller else Auto.ASK,
         PROVISION_SERVER,
         {"pts_server_alternative_paths": ["pts", "websocket", "", asked]},
         f"{_URI_FIELD} = {expected}",
     )
     sure = 0.96 if seen.code == "wrong-path" or by_service(seen) else 0.9
     return match(seen, sure, *lines, ruled_out=out, fix=fix)
+
+
+def _by_controller(a: Attempt, case: Case) -> bool:
+    """Whether a controller came itself, not the doctor under its id."""
+    posed = {
+        piece.facts.get("controller_id")
+        for probe in ("http.upgrade", "link.local")
+        for piece in case.all(probe)
+    }
+    known = a.controller is not None and not a.controller.startswith(PROBE_ID_PREFIX)
+    return known and a.source in ("nginx", "service", "capture") and a.controller not in posed
 
 
 def _expected_path(seen: Attempt) -> str | None:
@@ -601,11 +618,13 @@ CAUSES: tuple[Cause, ...] = (
         Layer.HTTP_UPGRADE,
         "The client ends its sending side after the request",
         Fix(
-            "Set proxy_ignore_client_abort on; in the location of the link.",
+            "Set proxy_ignore_client_abort on; for the location of the link, in a file that "
+            "provisioning leaves alone.",
             "No more 499 for this controller.",
             Auto.YES,
-            "sed -i '/proxy_pass http:..ptslink;/a proxy_ignore_client_abort on;' "
-            "/etc/nginx/conf.d/ptslink.conf && nginx -t && systemctl reload nginx",
+            # A file of its own: the next provisioning writes ptslink.conf anew.
+            "echo 'proxy_ignore_client_abort on;' > /etc/nginx/conf.d/ptslink-half-close.conf && "
+            "nginx -t && systemctl reload nginx",
         ),
         _half_close,
         RETRY_AFTERMATH,

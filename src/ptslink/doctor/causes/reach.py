@@ -294,6 +294,11 @@ class Reach:
                 return piece.facts
         return None
 
+    @property
+    def server_has_unit(self) -> bool:
+        """Whether systemd knows a unit of the service."""
+        return any(self.unit(name) for name in ("ptslink.service", "ptslink.socket"))
+
     @cached_property
     def known_peers(self) -> set[str]:
         """Addresses known to be sites: asked for, or on record with a controller's id."""

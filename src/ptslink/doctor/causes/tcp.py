@@ -58,6 +58,8 @@ def _service_down(case: Case) -> Match | None:
         and unit.get("enabled") in ("enabled", "disabled")
     ]
     front = reach.unit("nginx.service")
+    if not down and (meant := _configured_nowhere(reach, case)) is not None:
+        return meant
     if not down or (front is not None and front["active"] == "active"):
         # With nginx answering, a service that is down behind it is the proxy's fault to tell.
         return None
@@ -70,6 +72,31 @@ def _service_down(case: Case) -> Match | None:
         ),
         ruled_out=("tcp-bind-loopback",),
         fix=_start(str(first["unit"])),
+    )
+
+
+def _configured_nowhere(reach: Reach, case: Case) -> Match | None:
+    """Server only: the service is configured, no unit of it is there, and nobody listens."""
+    port = ((case.fact("service.config", "config") or {}).get("listen") or {}).get("port")
+    asked = any(piece.facts.get("load") == "not-found" for piece in case.all("host.unit"))
+    if not asked or case.first("http.upgrade") is not None:
+        return None
+    served = any(reach.listening(one) for one in reach.link_ports)
+    if not port or served or reach.listening(int(port), public=False) or reach.server_has_unit:
+        return None
+    return Match(
+        0.85,
+        lines(
+            f"server: the service is configured for port {port}, and has no unit that is known",
+            f"server: listening are {_listening(reach)}",
+        ),
+        ruled_out=("tcp-bind-loopback",),
+        fix=Fix(
+            "Provision this server again, or start the service where it runs.",
+            "Something listens on the link's port and the controller connects.",
+            Auto.ASK,
+            command="ansible-playbook -i INVENTORY site.yml",
+        ),
     )
 
 
@@ -158,12 +185,7 @@ def _wrong_port(case: Case) -> Match | None:
             fix=_use_port(reach.link_ports),
         )  # fmt: skip
     open_ones = _open_elsewhere(reach, failed)
-    upgraded = [
-        piece.facts.get("port")
-        for piece in case.all("http.upgrade")
-        if piece.facts.get("variation") and piece.facts.get("status") == 101
-    ]
-    links = [port for port in upgraded if port and port != failed.port]
+    links = _upgraded_elsewhere(case, failed)
     if not links or failed.errno == "ETIMEDOUT":
         # A port that is dropped while others answer may as well be closed on the way.
         return None
@@ -171,7 +193,7 @@ def _wrong_port(case: Case) -> Match | None:
         0.85,
         lines(str(failed), f"the link answers on {listed([str(port) for port in links])}",
               f"also open: {listed([str(port) for port in open_ones])}" if open_ones else None),
-        fix=_use_port([int(port) for port in links]),
+        fix=_use_port(links),
     )  # fmt: skip
 
 
@@ -690,10 +712,23 @@ def _egress(case: Case) -> Match | None:
                 if reach.nothing_arrived
                 else None,
                 _left(reach, failed) if failed.errno == "ETIMEDOUT" else None,
+                f"site: the upgrade itself is answered with 101 on port {listed(proven)}"
+                if (proven := [str(port) for port in _upgraded_elsewhere(case, failed)])
+                else None,
             ),
             ruled_out=("fw-ufw-drop", "fw-upstream-drop", "tcp-service-down"),
         )
     return None
+
+
+def _upgraded_elsewhere(case: Case, failed: Connect) -> list[int]:
+    """Other ports on which the link was proven to work from the same place."""
+    found = [
+        piece.facts.get("port")
+        for piece in case.all("http.upgrade", failed.vantage)
+        if piece.facts.get("variation") and piece.facts.get("status") == 101
+    ]
+    return list(dict.fromkeys(int(port) for port in found if port and port != failed.port))
 
 
 def _site_reaches_server(reach: Reach, failed: Connect) -> bool:

@@ -50,8 +50,10 @@ def gather(
     if watch > 0:
         say(f"counting packets for {watch:g} s: try the link now")
         yield network.counters(local)
-        chosen = ports or tuple(
-            network.link_ports(network.read_listeners(local.run("ss", "-H", "-ltnpe").text))
+        listening = network.read_listeners(local.run("ss", "-H", "-ltnpe").text)
+        hidden = not local.is_root() and network.owners_hidden(listening)
+        chosen = ports or network.link_ports(
+            listening, network.configured_ports() if hidden else ()
         )
         piece = watch_packets(watch, chosen, None if until is None else lambda: _over(until))
         yield piece
@@ -60,6 +62,23 @@ def gather(
     for name, words in _ROOMS.items():
         say(words)
         yield from _guarded(name, lambda name=name: _collect(name, local, scope, ask))  # type: ignore[misc]
+
+
+def gather_records(
+    *, say: Callable[[str], None] = lambda _text: None, machine: Machine | None = None
+) -> Iterator[Evidence]:
+    """What tells of links over time: records and logs, what happened to the host, and the sockets
+    of links whose other side is gone."""
+    from ptslink.doctor.collect import network
+
+    local = machine or LocalMachine()
+    scope = network.Scope()
+    say("reading the connection records")
+    yield from _guarded("service", lambda: _collect("service", local, scope, False))
+    for name in ("nginx", "host"):
+        say(_ROOMS[name])
+        yield from _guarded(name, lambda name=name: _collect(name, local, scope, False))  # type: ignore[misc]
+    yield from _guarded("network", lambda: network.sockets(local, scope))
 
 
 def _over(until: Path) -> bool:
@@ -95,4 +114,4 @@ def _guarded(name: str, collect: Callable[[], Iterable[Evidence]]) -> Iterator[E
         yield watch.piece(f"{name}.collector", Status.UNKNOWN, text)
 
 
-__all__ = ["LocalMachine", "Machine", "gather"]
+__all__ = ["LocalMachine", "Machine", "gather", "gather_records"]

@@ -42,6 +42,21 @@ class Output:
         return self.missing or (last[-1] if last else f"exit status {self.code}")
 
 
+def journal_refused(output: Output) -> str:
+    """Why journalctl's answer says nothing of the lines asked for; empty where it was answered.
+
+    Exit status 1 without a word on standard error means that no line fits. Who may not read the
+    system's journal gets his own lines, a hint, and exit status 0.
+    """
+    if output.missing:
+        return output.missing
+    if "insufficient permissions" in output.error or "not seeing messages" in output.error:
+        return "the journal is shown to root and the group systemd-journal only"
+    if "No journal files" in output.error:
+        return "there is no journal to read"
+    return output.why if output.code and output.error.strip() else ""
+
+
 class Machine(Protocol):
     """What collectors may ask of the machine they look at."""
 

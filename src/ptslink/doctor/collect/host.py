@@ -9,8 +9,10 @@ Vantage ``server``, read-only. The evidence and its facts (left out where not to
     ``drop_ins``: [path], ``stock``: {setting: value} of those that can cut a link off
     (IPAddressDeny, IPAddressAllow, RestrictAddressFamilies, PrivateNetwork, CPUQuotaPerSecUSec,
     MemoryMax, LimitNOFILE, StartLimitIntervalUSec, RestartUSec), ``start_limit``: bool, the
-    journal says "Start request repeated too quickly"
+    journal says "Start request repeated too quickly", ``last_lines``: its last five, ``denied``:
+    those of the last fifty that tell of a call that was not permitted (errno 1, 13, 97)
 ``host.descriptors``  one per unit with a main process: ``unit``, ``pid``, ``open``, ``limit``
+``host.selinux``, ``host.sandbox``  see :mod:`ptslink.doctor.collect.confinement`
 ``host.oom``  ``kills``: [{``at``, ``process``, ``unit``, ``line``}] since boot, newest last
 ``host.trouble``  ``lines``: {ENOSPC|EMFILE|ENFILE: [{``at``, ``unit``, ``message``}]} of our
     units in the last hour, newest last
@@ -36,7 +38,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ptslink.doctor.collect.edge import Machine, Stopwatch
+from ptslink.doctor.collect import confinement
+from ptslink.doctor.collect.edge import Machine, Stopwatch, journal_refused
 from ptslink.doctor.evidence import Evidence, Status
 
 UNITS = ("ptslink.service", "ptslink.socket", "nginx.service")
@@ -71,6 +74,7 @@ _UNIT_KEYS = (
     *STOCK,
 )
 
+_DENIED = re.compile(r"\b(?:socket|connect|bind)\(\).*\((?:1|13|97): |Errno (?:1|13|97)\b")
 _TROUBLE = {
     "ENOSPC": re.compile(r"Errno 28\b|No space left on device|database or disk is full|ENOSPC"),
     "EMFILE": re.compile(r"Errno 24\b|Too many open files|EMFILE"),
@@ -194,6 +198,19 @@ def read_meminfo(text: str) -> dict[str, int]:
     return found
 
 
+def read_mounts(text: str) -> list[str]:
+    """The mount points of /proc/self/mountinfo; blanks are written as octal numbers there."""
+    fields = (line.split() for line in text.splitlines())
+    points = [words[4] for words in fields if len(words) > 4]
+    return [re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point) for point in points]
+
+
+def mount_of(path: str, mounts: Sequence[str]) -> str | None:
+    """The mount point that *path* lies under, None where none is known."""
+    above = [one for one in mounts if path == one or path.startswith(one.rstrip("/") + "/")]
+    return max(above, key=len, default=None)
+
+
 def read_pressure(text: str) -> float | None:
     """``some avg10`` of /proc/pressure/*, percent of the last ten seconds."""
     found = re.search(r"^some avg10=([\d.]+)", text, re.MULTILINE)
@@ -269,10 +286,11 @@ def collect(machine: Machine, units: Sequence[str] = UNITS) -> Iterator[Evidence
     for piece in shown:
         if piece.facts.get("pid"):
             yield _descriptors(machine, watch, piece.facts)
+    yield from confinement.collect(machine, watch, [unit for unit in units if ".service" in unit])
     yield from _journal(machine, watch, units)
     yield _memory(machine, watch)
     yield _cpu(machine, watch, stat, shown)
-    yield _disk(watch)
+    yield _disk(machine, watch)
     yield _clock(machine, watch)
     yield _upgrades(machine, watch)
 
@@ -291,8 +309,11 @@ def _units(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> list[Evi
         if facts["active"] != "active":
             log = machine.run("journalctl", "-u", facts["unit"], "-n", "50", "-o", "cat",
                               "--no-pager")  # fmt: skip
-            facts["start_limit"] = "repeated too quickly" in log.text
-            facts["last_lines"] = [line[:200] for line in log.text.splitlines()[-5:]]
+            if not journal_refused(log):
+                lines = [line[:200] for line in log.text.splitlines()]
+                facts["start_limit"] = "repeated too quickly" in log.text
+                facts["last_lines"] = lines[-5:]
+                facts["denied"] = [line for line in lines if _DENIED.search(line)][-3:]
         seen = f"{facts['unit']}: {facts['active']} ({facts['sub']}), result {facts['result']}"
         if facts["restarts"]:
             seen += f", restarted {facts['restarts']} times"
@@ -320,9 +341,8 @@ def _journal(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> Iterat
         "journalctl", "-b", "-o", "json", "--no-pager", "-n", "200",
         "-g", "Killed process|oom-kill|OOM killer",
     )  # fmt: skip
-    # grep's exit status 1 of journalctl means "no such line", not a failure.
-    if kernel.missing:
-        yield watch.skipped("host.oom", kernel.why)
+    if why := journal_refused(kernel):
+        yield watch.skipped("host.oom", why)
     else:
         kills = read_oom(read_journal(kernel.text))
         seen = kills[-1]["line"] if kills else "none since boot"
@@ -332,8 +352,8 @@ def _journal(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> Iterat
         "journalctl", *wanted, "--since", "-1h", "-o", "json", "--no-pager", "-n", "500",
         "-g", "Errno 2[348]|No space left|disk is full|Too many open files",
     )  # fmt: skip
-    if ours.missing:
-        yield watch.skipped("host.trouble", ours.why)
+    if why := journal_refused(ours):
+        yield watch.skipped("host.trouble", why)
     else:
         lines = read_trouble(read_journal(ours.text))
         shown = ", ".join(f"{name} {len(found)} times" for name, found in lines.items())
@@ -372,8 +392,9 @@ def _cpu(machine: Machine, watch: Stopwatch, stat: str, units: Sequence[Evidence
     return watch.piece("host.cpu", Status.OK, seen, facts)
 
 
-def _disk(watch: Stopwatch) -> Evidence:
+def _disk(machine: Machine, watch: Stopwatch) -> Evidence:
     seen: dict[int, dict[str, Any]] = {}
+    mounts = read_mounts(machine.read("/proc/self/mountinfo") or "")
     for path in WRITTEN:
         try:
             device, space = os.stat(path).st_dev, os.statvfs(path)  # noqa: PTH116
@@ -383,6 +404,7 @@ def _disk(watch: Stopwatch) -> Evidence:
             device,
             {
                 "path": path,
+                "mount": mount_of(path, mounts),
                 "size": space.f_blocks * space.f_frsize,
                 "free": space.f_bavail * space.f_frsize,
                 "inodes": space.f_files,

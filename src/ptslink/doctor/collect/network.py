@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ptslink.doctor.collect import firewall
-from ptslink.doctor.collect.edge import Machine, Stopwatch
+from ptslink.doctor.collect.edge import Machine, Stopwatch, journal_refused
 from ptslink.doctor.evidence import Evidence, Status
 
 #: Counters that tell one silent loss from another; the rest of /proc/net/netstat is noise here.
@@ -57,6 +57,10 @@ COUNTERS = (
     "TcpExtTCPReqQFullDrop",
 )
 
+#: Units that serve the link, for where ss does not show the process.
+LINK_UNITS = ("nginx.service", "ptslink.service", "ptslink.socket")
+#: The service's port where its configuration may not be read.
+DEFAULT_PORT = 3000
 #: Names of processes that serve the link.
 SERVING = ("nginx", "ptslink", "python3", "python")
 
@@ -263,12 +267,10 @@ def collect(machine: Machine, scope: Scope) -> Iterator[Evidence]:
     for piece in _routes(machine, watch, scope):
         interface = interface or piece.facts.get("interface")
         yield piece
-    listeners = machine.run("ss", "-H", "-ltnpe")
-    found = read_listeners(listeners.text) if listeners.ok else []
-    ports = scope.ports or link_ports(found)
-    _without_parents(machine, found)
-    yield _listeners(watch, listeners.why if not listeners.ok else None, found, ports)
-    yield _sockets(machine, watch, ports, [one["port"] for one in found])
+    ports: Sequence[int] = scope.ports
+    for piece in sockets(machine, scope, watch):
+        ports = piece.facts.get("ports", ports)
+        yield piece
     yield counters(machine, watch)
     yield _rp_filter(machine, watch)
     yield from _firewall(machine, watch, ports, scope.peers, interface)
@@ -277,18 +279,72 @@ def collect(machine: Machine, scope: Scope) -> Iterator[Evidence]:
     yield _limited(machine, watch)
 
 
-def link_ports(listeners: Iterable[dict[str, Any]]) -> tuple[int, ...]:
-    """The ports that nginx and our service listen on beyond loopback, lowest first."""
+def sockets(machine: Machine, scope: Scope, watch: Stopwatch | None = None) -> Iterator[Evidence]:
+    """``net.listeners`` and ``net.sockets`` alone."""
+    watch = watch or Stopwatch()
+    listeners = machine.run("ss", "-H", "-ltnpe")
+    found = read_listeners(listeners.text) if listeners.ok else []
+    hidden = not machine.is_root() and owners_hidden(found)
+    ports = scope.ports or link_ports(found, configured_ports() if hidden else ())
+    _without_parents(machine, found)
+    yield _listeners(watch, listeners.why if not listeners.ok else None, found, ports, hidden)
+    yield _sockets(machine, watch, ports, [one["port"] for one in found])
+
+
+def link_ports(
+    listeners: Iterable[dict[str, Any]], configured: Iterable[int] = ()
+) -> tuple[int, ...]:
+    """The ports that nginx and our service listen on beyond loopback, lowest first.
+
+    By the process, else by the unit. ss shows neither without root: a listener nobody owns, on a
+    port of *configured*, is taken for theirs.
+    """
+    known = frozenset(configured)
     return tuple(
         sorted(
             {
                 one["port"]
                 for one in listeners
-                if one["process"] in ("nginx", "ptslink")
+                if (
+                    one["process"] in ("nginx", "ptslink")
+                    or one.get("unit") in LINK_UNITS
+                    or (_ownerless(one) and one["port"] in known)
+                )
                 and not ipaddress.ip_address(one["address"]).is_loopback
             }
         )
     )
+
+
+def _ownerless(one: dict[str, Any]) -> bool:
+    return one["process"] is None and one.get("unit") is None
+
+
+def owners_hidden(listeners: Iterable[dict[str, Any]]) -> bool:
+    """Whether some listener's owner was not shown, as ss does without root."""
+    return any(_ownerless(one) for one in listeners)
+
+
+def configured_ports() -> tuple[int, ...]:
+    """The ports nginx and the service are configured to serve the link on.
+
+    Defaults stand in for what may not be read.
+    """
+    from ptslink.doctor.collect import nginx, service  # they read listeners with this module
+
+    try:
+        tables = service.configured(Stopwatch()).facts.get("config") or {}
+        sites = nginx.configured(Stopwatch()).facts.get("sites") or ()
+    except ModuleNotFoundError:  # a Python without the release's packages
+        tables, sites = {}, ()
+    fronted = [
+        entry["port"]
+        for site in sites
+        if any(place["settings"]["proxy_pass"] for place in site["locations"])
+        for entry in site["listen"]
+        if entry["port"]
+    ]
+    return (*fronted, int((tables.get("listen") or {}).get("port", DEFAULT_PORT)))
 
 
 def _addresses(machine: Machine, watch: Stopwatch) -> Iterator[Evidence]:
@@ -340,7 +396,11 @@ def _without_parents(machine: Machine, found: list[dict[str, Any]]) -> None:
 
 
 def _listeners(
-    watch: Stopwatch, why: str | None, found: list[dict[str, Any]], ports: Sequence[int]
+    watch: Stopwatch,
+    why: str | None,
+    found: list[dict[str, Any]],
+    ports: Sequence[int],
+    hidden: bool = False,
 ) -> Evidence:
     if why is not None:
         return watch.skipped("net.listeners", why)
@@ -350,6 +410,11 @@ def _listeners(
         if one["port"] in ports
     )
     facts = {"listeners": found, "ports": list(ports)}
+    if not shown and hidden:
+        # Which of them are the link's cannot be told: that none is, is not known.
+        seen = "whose the listeners are is shown to root only; listening are ports "
+        seen += ", ".join(map(str, sorted({one["port"] for one in found})))
+        return watch.piece("net.listeners", Status.UNKNOWN, seen, facts)
     return watch.piece(
         "net.listeners", Status.OK, shown or "nothing listens on the link's ports", facts
     )
@@ -501,7 +566,8 @@ def _conntrack(machine: Machine, watch: Stopwatch) -> Evidence:
     if stat:
         facts["dropped"] = read_conntrack_stat(stat).get("drop", 0)
     kernel = machine.run("journalctl", "-k", "-b", "--no-pager", "-o", "cat", "-g", "nf_conntrack")
-    facts["full_lines"] = kernel.text.count("table full") if kernel.ok else 0
+    if not journal_refused(kernel):
+        facts["full_lines"] = kernel.text.count("table full")
     seen = f"{facts['count']} of {facts['max']} connections tracked"
     return watch.piece("net.conntrack", Status.OK, seen, facts)
 
@@ -516,7 +582,8 @@ def _limited(machine: Machine, watch: Stopwatch) -> Evidence:
         for name in names
         for address in read_recent(machine.read(f"/proc/net/xt_recent/{name}") or "")
     ]
-    lines = kernel.text.splitlines()[-20:] if kernel.ok else []
-    lines = [line for line in lines if "UFW LIMIT BLOCK" in line]
+    if why := journal_refused(kernel):
+        return watch.skipped("net.limited", why)
+    lines = [line for line in kernel.text.splitlines()[-20:] if "UFW LIMIT BLOCK" in line]
     seen = f"{len(lines)} lines of a rate limit, {len(recent)} addresses watched"
     return watch.piece("net.limited", Status.OK, seen, {"lines": lines, "recent": recent})

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from ptslink.doctor.collect import controllers
-from ptslink.doctor.collect.edge import Machine, Stopwatch
+from ptslink.doctor.collect.edge import Machine, Stopwatch, journal_refused
 from ptslink.doctor.collect.network import read_listeners
 from ptslink.doctor.evidence import Evidence, Json, Status
 from ptslink.doctor.probe.request import PROBE_ID_PREFIX
@@ -284,8 +284,8 @@ def _log(
         f"--since=@{int(horizon)}",
         seconds=8.0,
     )  # fmt: skip
-    if not done.ok:
-        return watch.skipped("service.log", done.why)
+    if why := journal_refused(done):
+        return watch.skipped("service.log", why)
     events = read_log("\n".join(reversed(done.text.splitlines())))
     seen = f"{len(events)} lines that name a fault"
     return watch.piece("service.log", Status.OK, seen, {"events": events})

@@ -8,7 +8,8 @@ for carries ``variation: true``; nothing here concludes.
 Evidence beyond that of ``ptslink.doctor.probe_evidence``:
 
 ``tcp.connect``     with ``variation``: the addresses the walk had no need of
-``tcp.port``        another port of the same address
+``tcp.port``        another port of the same address; where it answers, ``http.upgrade`` with
+    ``tried`` ``port``: the upgrade there, with TLS where that is usual for the port
 ``tcp.nobody``      an address of :data:`NOBODY`: where it answers, something on the way answers for
     every address; only tried where somebody else than our service answered
 ``tcp.again``       ``port``, ``attempts`` [{``errno``, ``ms``}]: several connects at once
@@ -56,6 +57,7 @@ from ptslink.doctor.probe.trial import (
     DEVIATIONS,
     PATHS,
     PORTS,
+    TLS_PORTS,
     Bend,
     Door,
     hear_banner,
@@ -222,8 +224,25 @@ def _other_ports(door: Door) -> Iterator[Evidence]:
     # At the same time: where everything is dropped each of them takes its whole bound.
     ports = [port for port in PORTS if port != door.target.port]
     with ThreadPoolExecutor(len(ports)) as pool:
-        for facts in pool.map(lambda port: try_connect(door, port), ports):
-            yield _connected("tcp.port", facts)
+        for found in pool.map(lambda port: _other_port(door, port), ports):
+            yield from found
+
+
+def _other_port(door: Door, port: int) -> list[Evidence]:
+    """One other port, and where it answers the upgrade there: that a port is open says little."""
+    facts = try_connect(door, port)
+    connected = _connected("tcp.port", facts)
+    if facts["errno"] is not None:
+        return [connected]
+    scheme = "wss" if port in TLS_PORTS else "ws"
+    there = replace(
+        door,
+        target=replace(door.target, scheme=scheme, port=port),
+        address=door.at_port(port),
+        context=client_context() if scheme == "wss" else None,
+    )
+    piece = _upgraded(there, "port")
+    return [connected, replace(piece, seen=f"{scheme} on port {port} in {piece.seen}")]
 
 
 # TLS.

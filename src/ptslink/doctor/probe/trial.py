@@ -71,6 +71,8 @@ def host_value(name: str) -> Bend:
 PATHS = ("/ptsWebSocket", "/jsonPtsWebsockets", "/jsonPTSWebsockets", "/jsonPTS", "/ws", "/")
 #: Ports such servers are found on.
 PORTS = (80, 443, 3000, 8080, 8083, 8443)
+#: Those of them where TLS is spoken.
+TLS_PORTS = frozenset({443, 8443})
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,9 @@ TABLE: dict[str, Deviation] = {
     for deviation in module.DEVIATIONS
 }
 
+#: A controller has the network of the machine it is simulated on, and must not change that.
+_OF_ITS_SITE = "it is a fault of the machine it runs on"
+
 #: Causes that a faithful controller brings to light when the server or the network has them.
 FAITHFUL_SHOWS: dict[str, str] = {
     "tls-server-min-too-high": "the faithful controller speaks TLS 1.2 and no newer",
@@ -33,6 +36,10 @@ FAITHFUL_SHOWS: dict[str, str] = {
     "fw-ufw-limit-lockout": "use dev-reconnect-storm",
     "fw-fail2ban-ban": "use dev-reconnect-storm",
     "app-late-cleanup": "use app-ghost-blocks",
+    "dns-resolver-unreachable": f"{_OF_ITS_SITE}: drop UDP port 53 there",
+    "dns-stale-or-wrong-ip": f"{_OF_ITS_SITE}: let the name there point to another address",
+    "l3-device-no-default-route": f"{_OF_ITS_SITE}: take the default route of its machine away",
+    "l3-device-wrong-gateway": f"{_OF_ITS_SITE}: let the default route lead to a dead address",
 }
 
 

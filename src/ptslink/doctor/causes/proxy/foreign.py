@@ -119,6 +119,8 @@ CAUSES: tuple[Cause, ...] = (
             "h1-case-adjust-bogus-client), or "
             "put nginx in its place.",
             "The 101 carries Sec-WebSocket-Accept as written here, and the controller stays.",
+            # The catalogue says yes for an own proxy. Ours is nginx, which keeps the case; any
+            # other one's configuration is not provisioned, so there is nothing to put back.
             Auto.ASK,
         ),
         _header_case,

@@ -101,7 +101,8 @@ def _other_idle_timeout(case: Case) -> Match | None:
                 "That is none of nginx's or the service's configured timers.",
             ]
             lines += [f"In front stands: {front}"] if front else []
-            return match(None, 0.9 if front else 0.7, *lines, ruled_out=("px-read-timeout-60",))
+            return match(None, 0.9 if front else 0.7, *lines, ruled_out=("px-read-timeout-60",),
+                         fix=_idle_fix(case, after))  # fmt: skip
     together = [link for drop in mass_drops(links(case)) for link in drop.links]
     lost = [
         link
@@ -130,6 +131,22 @@ def _other_idle_timeout(case: Case) -> Match | None:
         lost[-1].shown(),
         *lines,
         ruled_out=("px-read-timeout-60", "ws-device-idle-timeout"),
+        fix=_idle_fix(case, same),
+    )
+
+
+def _idle_fix(case: Case, limit: float) -> Fix:
+    """Pings that come in time; unasked only where the proxy is this machine's own."""
+    own = next((name for name, _ in _front_units(case)), None)
+    every = max(2, min(15, int(limit / 2.5)))
+    return Fix(
+        f"Ping more often than half of the {limit:.0f} s after which that proxy cuts: every "
+        f"{every} s. Better still raise its idle timeout as well (HAProxy: timeout tunnel 1h; "
+        "ALB, Cloudflare, NLB, Azure: idle timeout).",
+        "Links outlive the constant at which they were cut.",
+        Auto.YES if own else Auto.ASK,
+        PROVISION_SERVER,
+        {"pts_server_ping_interval_seconds": every},
     )
 
 
@@ -216,6 +233,8 @@ CAUSES: tuple[Cause, ...] = (
             "The fault is the status: mend what it tells of. For a controller that does not look "
             "at it, set keepalive_timeout 0; in the location of the link.",
             "The upgrade is answered with 101, or the connection ends with the answer.",
+            # The catalogue says yes. Unasked the status is mended, which has a finding of its own;
+            # this setting only shortens the wait, and the next provisioning would take it back.
             Auto.ASK,
         ),
         _error_held_open,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from ptslink.doctor.attempts import Attempt
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
@@ -18,7 +21,7 @@ from ptslink.doctor.causes.failing import (
 )
 from ptslink.doctor.causes.proxy.common import direct_only, nginx_config, nginx_fix
 from ptslink.doctor.causes.tls.handshake import is_plain
-from ptslink.doctor.evidence import Case
+from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import link_location, near
 
 
@@ -134,18 +137,57 @@ def _upstream_timeout(case: Case) -> Match | None:
     return match(seen, sure, *lines, ruled_out=out)
 
 
-def _selinux(case: Case) -> Match | None:
-    def denied(a: Attempt) -> bool:
-        event = a.event("connect-denied")
-        return event is not None and "unix:" not in f"{event.get('upstream')}{event['text']}"
+def _to_network(event: Mapping[str, Json] | None) -> bool:
+    """Whether it is of a connect over TCP: a Unix socket's permissions are another matter."""
+    return event is not None and "unix:" not in f"{event.get('upstream')}{event['text']}"
 
-    seen = failing(case, denied)
+
+def _selinux(case: Case) -> Match | None:
+    seen = failing(case, lambda a: _to_network(a.event("connect-denied")))
     if seen is None:
         return None
     event = seen.event("connect-denied")
     assert event is not None
-    why = "Permission denied (13) on connect comes from a security module, not the network."
-    return match(seen, 0.96, f"nginx: {event['text']}", why, ruled_out=("px-upstream-refused",))
+    state = case.first("host.selinux")
+    if state is None:
+        # Without its state this is the likeliest of several that give the same error.
+        why = "Permission denied (13) on connect comes from a security module or a sandbox; the "
+        why += "state of SELinux was not seen."
+        fix = replace(_ALLOW_CONNECT, auto=Auto.ASK)
+        return match(seen, 0.6, f"nginx: {event['text']}", why,
+                     ruled_out=("px-upstream-refused",), fix=fix)  # fmt: skip
+    if state.facts["mode"] != "enforcing":
+        return None
+    allowed = (state.facts.get("booleans") or {}).get("httpd_can_network_connect")
+    denials = state.facts.get("denials") or []
+    if allowed and not denials:
+        return None
+    lines = [f"nginx: {event['text']}", f"server: {state.seen}"]
+    lines += [f"server: {denials[-1]}"] if denials else []
+    told = bool(denials) or allowed is False
+    out = ("px-upstream-refused", "px-connect-failed")
+    return match(seen, 0.97 if told else 0.9, *lines, ruled_out=out)
+
+
+def _connect_failed(case: Case) -> Match | None:
+    """nginx's connect fails, and neither a closed port nor anything known forbids it."""
+
+    def failed(a: Attempt) -> bool:
+        return _to_network(a.event("connect-failed", "connect-denied"))
+
+    seen = failing(case, failed)
+    if seen is None:
+        return None
+    event = seen.event("connect-failed", "connect-denied")
+    assert event is not None
+    if event["kind"] == "connect-denied" and case.first("host.selinux") is None:
+        return None
+    lines = [f"nginx: {event['text']}"]
+    state = case.first("host.selinux")
+    lines += [f"server: {state.seen}"] if state is not None else []
+    lines += [f"server: {p.seen}" for p in case.all("host.sandbox")
+              if p.facts["unit"] == "nginx.service"]  # fmt: skip
+    return match(seen, 0.75, *lines, ruled_out=("px-upstream-refused", "px-upstream-timeout"))
 
 
 def _https_to_plain(case: Case) -> Match | None:
@@ -202,6 +244,13 @@ def _upstream_is_tls_site(case: Case, a: Attempt) -> bool:
     )
 
 
+_ALLOW_CONNECT = Fix(
+    "Allow it: httpd_can_network_connect on.",
+    "getsebool says on; the upgrade is answered with 101.",
+    Auto.YES,
+    "setsebool -P httpd_can_network_connect on",
+)
+
 CAUSES: tuple[Cause, ...] = (
     Cause(
         "px-upgrade-headers-missing",
@@ -256,13 +305,22 @@ CAUSES: tuple[Cause, ...] = (
         "px-selinux-denied",
         Layer.PROXY,
         "SELinux forbids nginx to connect to the service",
-        Fix(
-            "Allow it: httpd_can_network_connect on.",
-            "getsebool says on; the upgrade is answered with 101.",
-            Auto.YES,
-            "setsebool -P httpd_can_network_connect on",
-        ),
+        _ALLOW_CONNECT,
         _selinux,
+        RETRY_AFTERMATH,
+    ),
+    Cause(
+        "px-connect-failed",
+        Layer.PROXY,
+        "nginx's connect to the service fails, and not because nobody listens",
+        Fix(
+            "See what keeps nginx from it: errno 1 or 13 is a security module (AppArmor) or a "
+            "sandbox, 97 a forbidden address family, 99, 101 or 113 the address in proxy_pass.",
+            "The connect succeeds, and the upgrade is answered with 101.",
+            Auto.ASK,
+            "systemctl cat nginx; aa-status; journalctl -k -g 'apparmor|avc' -n 20 --no-pager",
+        ),
+        _connect_failed,
         RETRY_AFTERMATH,
     ),
     Cause(
