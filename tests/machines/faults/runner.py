@@ -59,7 +59,20 @@ def run_one(bench: Bench, fault: Fault, keep: Path | None = None) -> dict[str, A
     result: dict[str, Any] = {"id": fault.id, "variant": fault.variant, "layer": layer,
                               "twin": fault.healthy, "day": today()}  # fmt: skip
     bench.wash()
+    try:
+        result |= _fault(bench, fault, layer, keep)
+        result |= _twin(bench, fault, keep)
+    finally:
+        bench.end_background()
+        if trouble := _end(bench, fault.clear):
+            result.setdefault("undo_error", trouble)
+    return result
+
+
+def _fault(bench: Bench, fault: Fault, layer: str | None, keep: Path | None) -> dict[str, Any]:
+    """What the doctor says of the fault, which is undone however it ends; the setting stands."""
     standing = 0
+    result: dict[str, Any] = {}
     try:
         bench.run(fault.setting)
         standing = bench.background
@@ -68,7 +81,7 @@ def run_one(bench: Bench, fault: Fault, keep: Path | None = None) -> dict[str, A
         verdict, seconds, found = verdict_of(bench, fault)
         named = [finding.id for finding in verdict.findings]
         first = verdict.findings[0] if verdict.findings else None
-        result |= {
+        result = {
             "named": named[0] if named else None,
             "right": (not named) if fault.healthy else named[:1] == [fault.id],
             "layer_right": fault.healthy or (first is not None and first.layer.value == layer),
@@ -82,22 +95,20 @@ def run_one(bench: Bench, fault: Fault, keep: Path | None = None) -> dict[str, A
         result |= {"named": None, "right": False, "layer_right": False, "error": str(error)}
     finally:
         bench.end_background(standing)
-        _end(bench, fault.undo, result)
-    try:
-        result |= _twin(bench, fault, keep)
-    finally:
-        bench.end_background()
-        _end(bench, fault.clear, result)
+        if trouble := _end(bench, fault.undo):
+            result["undo_error"] = trouble
     return result
 
 
-def _end(bench: Bench, steps: Iterable[Step], result: dict[str, Any]) -> None:
-    """Run each of *steps*, whatever becomes of the others; the first trouble is told."""
+def _end(bench: Bench, steps: Iterable[Step]) -> str:
+    """Run each of *steps*, whatever becomes of the others; the first trouble, or nothing."""
+    troubles = []
     for step in steps:
         try:
             bench.run([step])
         except (BenchError, OSError, subprocess.SubprocessError) as error:
-            result.setdefault("undo_error", str(error))
+            troubles.append(str(error))
+    return (troubles or [""])[0]
 
 
 def _twin(bench: Bench, fault: Fault, keep: Path | None) -> dict[str, Any]:
