@@ -22,7 +22,7 @@ from machines.faults import lab
 from machines.faults.bench import ROOT, Bench
 from machines.faults.fault import Fault, server
 from machines.faults.http_upgrade import station
-from machines.faults.playbooks import playbook
+from machines.faults.playbooks import NO_SSH, playbook
 from machines.faults.runner import HEALTHY, prepare, run_one, tables, verdict_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="machines need root")
@@ -106,7 +106,8 @@ def test_diagnose_mends_what_may_be_mended_unasked_and_nothing_it_cannot_see(
     report = tmp_path / "verdict.json"
     asked = {"diagnose_report": report, "diagnose_fix": "true"}
     with broken(bench, HEADERS_GONE):
-        blind = playbook(bench, "diagnose.yml", tmp_path, **asked, ansible_port=1)
+        away = {"ansible_ssh_executable": tmp_path / NO_SSH}
+        blind = playbook(bench, "diagnose.yml", tmp_path, **asked, **away)
         assert blind.status != 0
         assert "Nothing is applied: the server could not be examined" in blind.said
         told = json.loads(report.read_text())

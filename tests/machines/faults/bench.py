@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from machines.faults.fault import Fault, Step
+from ptslab.lab import enter_command, require
 
 ROOT = Path(__file__).parents[3]
 LAB = ROOT / "scripts" / "lab"
@@ -115,16 +116,18 @@ class Bench:
         shell = ["sh", "-c", line]
         match step.place:
             case "server":
-                return [sys.executable, str(LAB), "exec", "--lab", self.lab, self.machine, "--",
-                        "sh", "-c", f"cd /; {line}"]  # fmt: skip
+                return self._enter(self.machine, "sh", "-c", f"cd /; {line}")
             case "server-net":
                 return ["ip", "netns", "exec", self._namespace, *shell]
             case "router" | "controller":
-                return [sys.executable, str(LAB), "exec", "--lab", self.lab, step.place, "--",
-                        *shell]  # fmt: skip
+                return self._enter(step.place, *shell)
             case "host":
                 return shell
         raise BenchError(f"place {step.place!r} is not known")
+
+    def _enter(self, where: str, *command: str) -> list[str]:
+        """What `scripts/lab exec` does, without a Python of its own for each line."""
+        return [*enter_command(require(self.lab), where, command)]
 
     def run(self, steps: Sequence[Step]) -> None:
         """Run lines in order; BenchError names the first that had to work and did not."""

@@ -21,7 +21,9 @@ site_probes:
       ansible_python_interpreter: {python}
       ansible_shell_executable: {shell}
 """
-SECONDS = 300.0
+#: An ssh that reaches nobody, in the room of a run.
+NO_SSH = "no-ssh"
+SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ def playbook(bench: Bench, name: str, room: Path, **variables: Any) -> Ran:
     shell = room / "at-the-site"
     shell.write_text(f'#!/bin/sh\nexec ip netns exec {bench.names["controller_ns"]} /bin/sh "$@"\n')
     shell.chmod(0o755)
+    no_ssh = room / NO_SSH
+    no_ssh.write_text("#!/bin/sh\nexit 255\n")
+    no_ssh.chmod(0o755)
     sites = room / "sites.yml"
     sites.write_text(_SITE.format(python=sys.executable, shell=shell))
     words = ["-i", str(ROOT / "inventory" / "lab"), "-i", str(sites)]
