@@ -26,6 +26,9 @@ SUBCOMMANDS: Mapping[str, str] = {
     "simulate": "ptslink.simulator.command:simulate",
 }
 
+#: What a shell calls the exit status of a program that Ctrl-C ended.
+INTERRUPTED = 130
+
 
 class LazyGroup(click.Group):
     """A click group that imports a subcommand's module when the subcommand is first used."""
@@ -38,7 +41,12 @@ class LazyGroup(click.Group):
         if target is None:
             return None
         module_name, _, attribute = target.partition(":")
-        command = getattr(importlib.import_module(module_name), attribute)
+        try:
+            module = importlib.import_module(module_name)
+        except KeyboardInterrupt:
+            # click's own exit status for it is 1, which means findings to the doctor.
+            raise SystemExit(INTERRUPTED) from None
+        command = getattr(module, attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{target} is not a click command")
         return command

@@ -120,12 +120,11 @@ class Simulation:
         pause = setup.reconnect_seconds
         if manner.reconnect_seconds is not None:
             pause = manner.reconnect_seconds
-        target = self._target
         if manner.moves_to is not None and not setup.once:
             device.happen(CONFIGURATION, time.monotonic())
         while True:
             if manner.dials:
-                await self._connection(device, result, rng, target)
+                await self._connection(device, result, rng)
             else:
                 result.error = "never dials"
             result.unconfirmed = device.unconfirmed
@@ -139,20 +138,20 @@ class Simulation:
                 async with asyncio.timeout(pause):
                     await self.stopping.wait()
                     return
-            if manner.moves_to is not None and device.tally.confirmed[CONFIGURATION]:
-                target = replace(target, host=manner.moves_to)
             if manner.reboots:
                 device.reboot(time.monotonic())
 
     async def _connection(
-        self, device: Device, result: ControllerResult, rng: random.Random, target: Target
+        self, device: Device, result: ControllerResult, rng: random.Random
     ) -> None:
-        manner = self.setup.manner
+        manner, target = self.setup.manner, self._target
+        if manner.moves_to is not None and device.tally.confirmed[CONFIGURATION]:
+            # --address stands for the host that was asked for, not for another.
+            target, manner = replace(target, host=manner.moves_to), manner.but(own_host=True)
         session = Session(
             self.setup,
             target,
-            # --address stands for the host that was asked for, not for another.
-            manner if target.host == self._target.host else manner.but(own_host=True),
+            manner,
             device,
             result,
             rng,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from ptslink import cli
 from ptslink.doctor import capture, command
 from ptslink.doctor.cause import Cause, Fix, Layer
 from ptslink.doctor.command import Progress, doctor
@@ -151,6 +152,16 @@ def test_an_interrupted_doctor_found_nothing(monkeypatch: pytest.MonkeyPatch) ->
     done = run("ws://127.0.0.1/")
     assert done.exit_code == 130
     assert "interrupted, nothing was judged" in done.output
+
+
+def test_an_interruption_while_it_is_loaded_is_no_finding_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_name: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.importlib, "import_module", interrupted)
+    assert CliRunner().invoke(cli.main, ["doctor", "ws://127.0.0.1/"]).exit_code == 130
 
 
 class Terminal(io.StringIO):

@@ -134,6 +134,28 @@ def test_it_dials_elsewhere(wanted: str, url: str) -> None:
     assert simulation._target.url == url
 
 
+async def test_with_two_targets_it_tells_of_both_and_then_dials_the_other() -> None:
+    async with station(ask=[{"Type": "GetRemoteServerConfiguration"}]) as server:
+        options = {"once": False, "reconnect_seconds": 0.01}
+        simulation = Simulation(setup(server.url, "dev-ip-vs-domain=127.0.0.9", **options))
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(simulation.run())
+            await until(
+                lambda: bool(simulation.results) and "127.0.0.9" in str(simulation.results[0].error)
+            )
+            simulation.stopping.set()
+    [upload] = [p for p in server.packets if p["Type"] == "UploadConfiguration"]
+    parts = {part["Type"]: part["Data"] for part in upload["Configuration"]}
+    told = [parts["RemoteServerConfiguration"], server.replies[0]["Packets"][0]["Data"]]
+    for settings in told:
+        assert (settings["IpAddress"], settings["DomainName"]) == (
+            [127, 0, 0, 9],
+            "pts.example.test",
+        )
+    assert len(server.requests) == 1
+    assert [code for code, _ in server.closes] == [1000]
+
+
 def test_it_speaks_plainly_to_a_tls_port() -> None:
     simulation = Simulation(setup("wss://127.0.0.1:3000/x", "tls-plain-client-to-tls-port"))
     assert simulation._target.url == "ws://127.0.0.1:3000/x"
