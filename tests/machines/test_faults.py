@@ -30,7 +30,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="machines need root")
 #: Rows that need no waiting.
 ROWS = (
     "dns-name-typo",
-    "l3-no-return-route",
     "fw-ufw-drop",
     "tcp-bind-loopback",
     "tls-cert-expired",
@@ -130,7 +129,7 @@ def test_diagnose_mends_what_may_be_mended_unasked_and_nothing_it_cannot_see(
         assert [remedy["id"] for remedy in told["applied"]] == [HEADERS_GONE.id]
         assert shape(told) == [*VERDICT, "applied", "before"]
         assert (told["healthy"], told["findings"]) == (True, [])
-        assert "The server is provisioned again" in mended.said
+        assert "PLAY [The forecourt server is in place]" in mended.said
         bench.run([server("grep -q 'proxy_set_header Upgrade' /etc/nginx/conf.d/ptslink.conf")])
         verdict, _, _ = verdict_of(bench, HEALTHY)
         assert [finding.id for finding in verdict.findings] == []

@@ -43,18 +43,24 @@ def in_location(lines: str) -> str:
     return f"/proxy_pass http/i {lines}"
 
 
-def haproxy(timeout: str) -> Step:
-    """HAProxy on port 80, which ends what was silent for *timeout*."""
+def haproxy(timeout: str = "1h", *, lower_case: bool = False) -> Step:
+    """HAProxy on port 80, which ends what was silent for *timeout*; of itself it writes the names
+    of headers in lower case."""
+    kept = ("global", *(f"h1-case-adjust {name.lower()} {name}" for name in
+                        ("Sec-WebSocket-Accept", "Upgrade", "Connection")))  # fmt: skip
     lines = (
-        "defaults", "mode http", "timeout connect 5s", f"timeout client {timeout}",
+        *kept, "defaults", "mode http", "timeout connect 5s", f"timeout client {timeout}",
         f"timeout server {timeout}", "frontend link", "bind :80", "default_backend nginx",
+        *(() if lower_case else ("option h1-case-adjust-bogus-client",)),
         "backend nginx", "server local 127.0.0.1:8080",
     )  # fmt: skip
     quoted = " ".join(f"'{line}'" for line in lines)
-    return server(f"printf '%s\\n' {quoted} > /run/doctor/haproxy.cfg && "
-                  "systemctl -q stop fault-haproxy 2>/dev/null; systemd-run -q --collect "
-                  "--unit fault-haproxy haproxy -db -f /run/doctor/haproxy.cfg && sleep 0.5 "
-                  "&& systemctl is-active -q fault-haproxy")  # fmt: skip
+    return server(
+        f"printf '%s\\n' {quoted} > /run/doctor/haproxy.cfg && "
+        "{ systemctl -q stop fault-haproxy 2>/dev/null; systemd-run -q --collect "
+        "--unit fault-haproxy haproxy -db -f /run/doctor/haproxy.cfg; } && sleep 0.5 "
+        "&& systemctl is-active -q fault-haproxy"
+    )
 
 
 #: nginx behind another proxy, which has patience.
@@ -62,7 +68,7 @@ BEHIND_HAPROXY = (
     # The distribution's own site holds port 80 as well.
     server("mv /etc/nginx/sites-enabled/default /run/doctor/default.kept", may_fail=True),
     edit("s/listen 80;/listen 8080;/", "s/listen \\[::\\]:80;/listen [::]:8080;/"),
-    haproxy("1h"),
+    haproxy(),
 )
 NO_HAPROXY = (
     server("systemctl stop fault-haproxy"),
@@ -94,6 +100,9 @@ SILENT = controller(
     "ptslink.cli probe ws://{server}/ptsWebSocket --idle 30 --controller-id "
     "00AA0000000000000000001$n; done & sleep 1.7; done; wait",
     background=True,
+)
+PARTICULAR = controller(
+    f"{{simulate}} {URL} --misbehave px-header-case --duration 60", background=True
 )
 _AS_UNIT = "/run/systemd/system/nginx.service.d"
 
@@ -196,18 +205,17 @@ FAULTS = (
     Fault("px-error-held-open",
           (edit(in_location("return 503;"), in_location("keepalive_timeout 3s;")),), UNDO,
           site_options=("--idle", "6")),
-    Fault("px-other-idle-timeout", (haproxy("4s"),), (haproxy("1h"), WASH),
+    Fault("px-other-idle-timeout", (haproxy("4s"),), (haproxy(), WASH),
           site_options=("--idle", "7"), needs=("haproxy",),
           setting=BEHIND_HAPROXY, clear=NO_HAPROXY),
     Fault("px-other-idle-timeout",
-          (haproxy("4s"), SILENT, host("sleep 14")), (haproxy("1h"), WASH),
+          (haproxy("4s"), SILENT, host("sleep 14")), (haproxy(), WASH),
           vantages=("server",), needs=("haproxy",), variant="from the server",
           setting=BEHIND_HAPROXY, clear=NO_HAPROXY, twin=(SILENT, host("sleep 10"))),
-    Fault("px-header-case",
-          (controller("{simulate} ws://{server}/ptsWebSocket --misbehave px-header-case "
-                      "--duration 40", background=True), host("sleep 4")),
-          (WASH,), needs=("haproxy",), setting=BEHIND_HAPROXY, clear=NO_HAPROXY,
-          twin=well_behaved(URL)),
+    # Its twin's controller is as particular.
+    Fault("px-header-case", (haproxy(lower_case=True), PARTICULAR, host("sleep 4")),
+          (haproxy(), WASH), needs=("haproxy",), setting=BEHIND_HAPROXY, clear=NO_HAPROXY,
+          twin=(PARTICULAR, host("sleep 4"))),
     Fault("px-sandboxed", (sandboxed("RestrictAddressFamilies=AF_UNIX"),), OUT_OF_THE_BOX,
           variant="no IP at all: 97"),
     # A socket for both families is enough to listen; the service's own address is of the other.

@@ -41,6 +41,6 @@ FAULTS = (
     row("ws-bad-frame"),
     row("ws-ping-unanswered", QUICK, wait=17, more=QUIET),
     # As provisioned: a ping after 20 s, another 20 s for the answer.
-    row("ws-ping-unanswered", wait=46, more=QUIET, variant="timers as provisioned"),
+    row("ws-ping-unanswered", wait=86, more=QUIET, variant="timers as provisioned"),
     row("ws-device-idle-timeout=3", NEVER, wait=17, more=QUIET),
 )  # fmt: skip
