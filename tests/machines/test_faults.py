@@ -132,7 +132,7 @@ def test_diagnose_mends_what_may_be_mended_unasked_and_nothing_it_cannot_see(
         assert "PLAY [The forecourt server is in place]" in mended.said
         bench.run([server("grep -q 'proxy_set_header Upgrade' /etc/nginx/conf.d/ptslink.conf")])
         verdict, _, _ = verdict_of(bench, HEALTHY)
-        assert [finding.id for finding in verdict.findings] == []
+        assert [(one.id, one.match.evidence) for one in verdict.findings] == []
     left = [*Path("/tmp").glob("ptslink-doctor-*")]
     assert not left
     bench.run([server("! ls -d /tmp/ptslink-doctor-* 2>/dev/null")])

@@ -35,7 +35,7 @@ class Configuration:
     name: str
     variables: Mapping[str, Any]
     suite: str = "bookworm"
-    #: Run on the bare machine before it is provisioned.
+    #: Run on the machine before it is provisioned; has nothing to do the second time.
     before: tuple[Step, ...] = ()
 
 
@@ -66,8 +66,8 @@ FIREWALLD = Configuration(
     "Debian 13, firewalld, TLS beside plain",
     {},
     suite="trixie",
-    before=(server(f"({_APT} update && {_APT} install firewalld) >/dev/null 2>&1 && "
-                   "systemctl is-active firewalld"),),
+    before=(server(f"systemctl -q is-active firewalld || ({_APT} update && {_APT} install "
+                   "firewalld) >/dev/null 2>&1 && systemctl is-active firewalld"),),
 )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def ready(lab_name: str, configuration: Configuration, say: Callable[[str], None
     say(f"provisioning {machine}: {configuration.name}")
     if machine not in lab.machines(lab_name):
         lab.add(lab_name, machine, configuration.suite)
-        Bench(lab_name, machine).run(configuration.before)
+    Bench(lab_name, machine).run(configuration.before)
     lab.provision(lab_name, machine, configuration.variables)
     bench = Bench(lab_name, machine)
     bench.carry()

@@ -94,7 +94,10 @@ def _fault(bench: Bench, fault: Fault, layer: str | None, keep: Path | None) -> 
     except (BenchError, OSError, subprocess.SubprocessError) as error:
         result |= {"named": None, "right": False, "layer_right": False, "error": str(error)}
     finally:
-        bench.end_background(standing)
+        if bench.background > standing:
+            bench.end_background(standing)
+            # What the service writes of links that end now is not to come after the wash.
+            time.sleep(1)
         if trouble := _end(bench, fault.undo):
             result["undo_error"] = trouble
     return result
