@@ -119,7 +119,7 @@ def test_diagnose_mends_what_may_be_mended_unasked_and_nothing_it_cannot_see(
         )
         bench.run([server("! grep -q 'proxy_set_header Upgrade' /etc/nginx/conf.d/ptslink.conf")])
 
-        mended = playbook(bench, "diagnose.yml", tmp_path, **asked)
+        mended = playbook(bench, "diagnose.yml", tmp_path, **asked, diagnose_idle_seconds=2)
         assert mended.status == 0, mended.said[-3000:]
         told = json.loads(report.read_text())
         assert shape(told["before"]) == VERDICT
@@ -129,6 +129,10 @@ def test_diagnose_mends_what_may_be_mended_unasked_and_nothing_it_cannot_see(
         assert [remedy["id"] for remedy in told["applied"]] == [HEADERS_GONE.id]
         assert shape(told) == [*VERDICT, "applied", "before"]
         assert (told["healthy"], told["findings"]) == (True, [])
+        idle = {
+            check["id"]: check["status"] for check in told["checks"] if "ws.idle" in check["id"]
+        }
+        assert idle == {"site:ws.idle": "ok", "control:ws.idle": "ok"}
         assert "PLAY [The forecourt server is in place]" in mended.said
         bench.run([server("grep -q 'proxy_set_header Upgrade' /etc/nginx/conf.d/ptslink.conf")])
         verdict, _, _ = verdict_of(bench, HEALTHY)

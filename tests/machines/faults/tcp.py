@@ -137,8 +137,13 @@ FAULTS = (
     # The same by firewalld's own hand.
     Fault(
         "fw-firewalld-reject",
-        (server("firewall-cmd -q --remove-port=80/tcp"),),
-        (server("firewall-cmd -q --add-port=80/tcp"),),
+        (
+            server(
+                "firewall-cmd -q --policy=ptslink "
+                "--remove-rich-rule='rule port port=80 protocol=tcp accept'"
+            ),
+        ),
+        (server("firewall-cmd -q --reload"),),
         variant="firewalld, the port taken out",
         machine="firewalld",
     ),
