@@ -232,11 +232,10 @@ def troubles(case: Case) -> list[Trouble]:
         failures: list[Attempt] = []
         for attempt in tries:
             failures = [] if attempt.succeeded else [*failures, attempt]
-        if failures and _over(failures, every, case):
-            continue
+        # A page asked for is no try at the link, and says nothing of whether its fault is over.
         if not confirmed:
             failures = _serious(failures, addresses)
-        if failures:
+        if failures and not _over(failures, every, case):
             found.append(Trouble(subject, tuple(failures)))
     return sorted(found, key=lambda t: t.first.at is not None)
 

@@ -7,7 +7,7 @@ that server wrote to the journal.
 from __future__ import annotations
 
 from machines.faults.bench import CARRIED, REMOTE_PYTHON, WASH
-from machines.faults.fault import Fault, Step, controller, host, server
+from machines.faults.fault import Fault, Step, controller, host, server, well_behaved
 from machines.faults.http_upgrade import UNDO_CONFIG, config
 from machines.faults.proxy import UNDO as UNDO_NGINX
 from machines.faults.proxy import edit
@@ -78,21 +78,27 @@ def wait(seconds: float) -> Step:
     return host(f"sleep {seconds}")
 
 
+_GOOD = well_behaved(_NGINX)
+
 FAULTS = (
     # The opening handshake, as far as only another server refuses it.
     Fault("hs-origin-rejected", (guide("origins"),), UNDO_GUIDE),
     Fault("hs-subprotocol", (guide("subprotocols"),), UNDO_GUIDE, variant="asked for"),
     Fault("hs-subprotocol", (guide("names-protocol"),), UNDO_GUIDE, variant="named unasked"),
     Fault("hs-method-post",
-          (guide("plain"), station("hs-method-post"), wait(4)), UNDO_GUIDE, vantages=("server",)),
+          (station("hs-method-post"), wait(4)), (WASH,), vantages=("server",),
+          setting=(guide("plain"),), clear=UNDO_GUIDE),
     # Frames.
     Fault("ws-deflate-unsupported",
-          (guide("compressing"), station("ws-deflate-unsupported"), wait(5)), UNDO_GUIDE),
+          (guide("compressing"), station("ws-deflate-unsupported"), wait(5)), UNDO_GUIDE,
+          twin=_GOOD),
     Fault("ws-server-frame-too-big",
-          (guide("ask-much"), station("ws-server-frame-too-big"), wait(5)), UNDO_GUIDE),
+          (guide("ask-much"), station("ws-server-frame-too-big"), wait(5)), UNDO_GUIDE,
+          twin=_GOOD),
     # The service.
     Fault("app-dup-id-replaced",
-          (station("app-dup-id-replaced", "-n 2"), wait(7)), (WASH,), vantages=("server",)),
+          (station("app-dup-id-replaced", "-n 2"), wait(7)), (WASH,), vantages=("server",),
+          twin=well_behaved(_NGINX, count=2)),
     Fault("app-ghost-blocks",
           (guide("first-come"), station("app-ghost-blocks=2"), wait(8)), UNDO_GUIDE,
           vantages=("server",), variant="closed with 4001"),
@@ -109,7 +115,7 @@ FAULTS = (
            controller("for n in 1 2 3 4; do timeout 1 bash -c "
                       "'exec 3<>/dev/tcp/{server}/3000'; done"),
            station(url=_DIRECT), wait(4)),
-          (UNDO_CONFIG, WASH), url=_DIRECT),
+          (UNDO_CONFIG, WASH), url=_DIRECT, twin=well_behaved(_DIRECT)),
     Fault("app-rate-lockout",
           (guide("limited"), station("dev-reconnect-storm=0.2", "--reconnect 1"), wait(7)),
           UNDO_GUIDE, vantages=("server",), variant="another server, 429"),
@@ -119,13 +125,14 @@ FAULTS = (
     Fault("app-handler-exception",
           (bug("fails"), station(), wait(5)), UNDO_UNIT, vantages=("server",)),
     Fault("app-handler-exception",
-          (guide("plain"), station("app-handler-exception"), wait(5)), UNDO_GUIDE,
-          vantages=("server",), variant="another server"),
-    Fault("app-event-loop-blocked", (bug("blocks"), station(), wait(3)), UNDO_UNIT),
+          (station("app-handler-exception"), wait(5)), (WASH,),
+          vantages=("server",), variant="another server",
+          setting=(guide("plain"),), clear=UNDO_GUIDE),
+    Fault("app-event-loop-blocked", (bug("blocks"), station(), wait(3)), UNDO_UNIT, twin=_GOOD),
     Fault("app-event-loop-blocked", (guide("block"), station(), wait(3)), UNDO_GUIDE,
-          variant="another server"),
+          twin=_GOOD, variant="another server"),
     Fault("app-first-message",
-          (guide("greet"), station("app-first-message"), wait(4)), UNDO_GUIDE),
+          (guide("greet"), station("app-first-message"), wait(4)), UNDO_GUIDE, twin=_GOOD),
     Fault("app-no-confirmation",
           (bug("unconfirmed"), station("app-no-confirmation"), wait(9)), UNDO_UNIT,
           vantages=("server",)),
@@ -142,7 +149,8 @@ FAULTS = (
     Fault("app-no-graceful-stop",
           (drop_in("KillSignal=SIGKILL"), station(more="-n 4"), wait(4),
            server("systemctl restart ptslink && sleep 1"), wait(2)), UNDO_UNIT,
-          vantages=("server",)),
+          vantages=("server",),
+          twin=(*well_behaved(_NGINX, count=4), server("systemctl restart ptslink"), wait(3))),
     Fault("app-dependency-down",
           (server(f"systemd-run -q --unit=backup {REMOTE_PYTHON} -c 'import sqlite3, time; "
                   'd = sqlite3.connect("/var/lib/ptslink/journal.db", isolation_level=None); '
@@ -153,6 +161,6 @@ FAULTS = (
     Fault("app-dependency-down",
           (guide("depend"), station(), wait(5)), UNDO_GUIDE, vantages=("server",),
           variant="another server, at a message"),
-    Fault("app-dependency-down", (guide("look-up"), station(), wait(4)), UNDO_GUIDE,
+    Fault("app-dependency-down", (guide("look-up"), station(), wait(4)), UNDO_GUIDE, twin=_GOOD,
           variant="another server, at the handshake"),
 )  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from machines.faults.fault import Fault, Step
+from ptslab.lab import enter_command, require
 
 ROOT = Path(__file__).parents[3]
 LAB = ROOT / "scripts" / "lab"
@@ -25,7 +26,7 @@ CARRIED = "/run/doctor"
 TOOLS = ("guide.py", "bugs.py", "asgi.py")
 REMOTE_PYTHON = "/opt/ptslink/current/bin/python"
 #: The longest any single line may take, seconds.
-LINE_SECONDS = 90.0
+LINE_SECONDS = 180.0
 #: Bound of the doctor's steps at the site: short, because whole cases are to take seconds.
 SITE_TIMEOUT = "2"
 
@@ -42,9 +43,10 @@ WASH = Step(
 )
 
 
-#: Waits until somebody watches packets in the machine: at most five seconds.
+#: Waits until somebody watches packets of every kind (0003) in the machine: at most 15 seconds.
+#: systemd-networkd has a socket of its own, for LLDP.
 WATCHING = (
-    "for n in $(seq 50); do [ $(wc -l < /proc/net/packet) -gt 1 ] && exit; sleep 0.1; done; "
+    "for n in $(seq 150); do grep -q ' 0003 ' /proc/net/packet && exit; sleep 0.1; done; "
     "echo nobody watches >&2; exit 1"
 )
 
@@ -115,16 +117,18 @@ class Bench:
         shell = ["sh", "-c", line]
         match step.place:
             case "server":
-                return [sys.executable, str(LAB), "exec", "--lab", self.lab, self.machine, "--",
-                        "sh", "-c", f"cd /; {line}"]  # fmt: skip
+                return self._enter(self.machine, "sh", "-c", f"cd /; {line}")
             case "server-net":
                 return ["ip", "netns", "exec", self._namespace, *shell]
             case "router" | "controller":
-                return [sys.executable, str(LAB), "exec", "--lab", self.lab, step.place, "--",
-                        *shell]  # fmt: skip
+                return self._enter(step.place, *shell)
             case "host":
                 return shell
         raise BenchError(f"place {step.place!r} is not known")
+
+    def _enter(self, where: str, *command: str) -> list[str]:
+        """What `scripts/lab exec` does, without a Python of its own for each line."""
+        return [*enter_command(require(self.lab), where, command)]
 
     def run(self, steps: Sequence[Step]) -> None:
         """Run lines in order; BenchError names the first that had to work and did not."""
@@ -146,18 +150,24 @@ class Bench:
                 said = (done.stderr or done.stdout).strip().splitlines()[-3:]
                 raise BenchError(f"{step.place}: {step.line!r} gave {done.returncode}: {said}")
 
-    def end_background(self) -> None:
-        """End what runs in the background, each by its own process group."""
-        for process in self._background:
+    @property
+    def background(self) -> int:
+        """How much runs in the background: what comes later can be ended apart."""
+        return len(self._background)
+
+    def end_background(self, since: int = 0) -> None:
+        """End what runs in the background, but for the first *since*, each by its own process
+        group."""
+        ending, self._background = self._background[since:], self._background[:since]
+        for process in ending:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-        for process in self._background:
+        for process in ending:
             try:
                 process.wait(5)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        self._background.clear()
 
     def wash(self) -> None:
         """Take away the traces of earlier cases, so that each case begins on a clean record."""
@@ -188,7 +198,7 @@ class Bench:
         line = f"cd / && PYTHONPATH={ROOT / 'src'} {shlex.join(words)}"
         done = subprocess.run(
             self._command(Step(place, line)), capture_output=True, text=True,
-            timeout=LINE_SECONDS, check=False, stdin=subprocess.DEVNULL,
+            timeout=LINE_SECONDS + fault.idle, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return self._json(done.stdout, done.stderr)
 
@@ -197,7 +207,8 @@ class Bench:
         if url is not None:
             from ptslink.doctor.probe.target import parse_target
 
-            words += ["--port", str(parse_target(url).port), "--watch", "60", "--watch-until", stop]
+            words += ["--port", str(parse_target(url).port)]
+            words += ["--watch", f"{60 + fault.idle:g}", "--watch-until", stop]
         words += fault.server_options
         line = f"PYTHONPATH={CARRIED} {shlex.join(words)}"
         process = subprocess.Popen(

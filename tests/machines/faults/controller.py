@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machines.faults.fault import Fault, NotInjected, controller, server
+from machines.faults.fault import Fault, controller, server, well_behaved
 
 _URL = "ws://{server}/ptsWebSocket"
 _CLEAN = (
@@ -70,6 +70,20 @@ FAULTS = (
         vantages=("server",),
         settle=16.0,
     ),
+    # It comes once, uploads what it is told to do, and dials its other target from then on.
+    Fault(
+        "dev-ip-vs-domain",
+        (
+            controller(
+                f"{{simulate}} {_URL} --id 00AA00000000000000000008 "
+                "--misbehave dev-ip-vs-domain --duration 60",
+                background=True,
+            ),
+        ),
+        _CLEAN,
+        vantages=("server",),
+        settle=8.0,
+    ),
     Fault(
         "dev-site-shared-nat",
         (
@@ -86,13 +100,6 @@ FAULTS = (
         ),
         vantages=("server",),
         settle=4.0,
-    ),
-)
-
-NOT_INJECTED = (
-    NotInjected(
-        "dev-ip-vs-domain",
-        "a controller that dials its other target shows nothing to this server; the setting is "
-        "seen in the controller's own pages only",
+        twin=well_behaved(_URL, count=3),
     ),
 )

@@ -40,67 +40,68 @@ _SIX_OFF = (
     controller("ip -6 route del default; ip -6 addr del fd78::10/64 dev eth0"),
 )
 
+#: A resolver of the site that knows the server's name.
+_KNOWN = (_resolver("{lan}"), _names(f"{_NAME}={{server}}"), host("sleep 0.5"))
+_BOTH = (
+    *_SIX_ON,
+    _resolver("{lan}"),
+    _names(f"{_NAME}={{server}}", f"{_NAME}=fd77::10"),
+    host("sleep 0.5"),
+)
+
 FAULTS = (
     Fault(
         "dns-name-typo",
-        (_resolver("{lan}"), _names(f"{_NAME}={{server}}"), host("sleep 0.5")),
-        (_NO_RESOLVER,),
+        (),
         url="ws://ptss.example.net/ptsWebSocket",
+        setting=_KNOWN,
+        clear=(_NO_RESOLVER,),
+        twin_url=_URL,
     ),
     Fault(
         "dns-resolver-unreachable",
         (
-            _resolver("{lan}"),
             controller("nft 'add table inet fault; add chain inet fault out { type filter hook "
                        "output priority 0; }; add rule inet fault out udp dport 53 drop'"),
         ),
-        (controller("nft delete table inet fault"), _NO_RESOLVER),
+        (controller("nft delete table inet fault"),),
         url=_URL,
+        setting=_KNOWN,
+        clear=(_NO_RESOLVER,),
     ),
     Fault(
         "dns-stale-or-wrong-ip",
         (
-            _resolver("{lan}"),
             _names(f"{_NAME}={{lan}}"),
             router(f"{_SERVE} http 80 'Apache'", background=True),
             host("sleep 0.5"),
         ),
-        (_NO_RESOLVER,),
         url=_URL,
         variant="another web server",
+        setting=(_resolver("{lan}"),),
+        twin=_KNOWN,
+        clear=(_NO_RESOLVER,),
     ),
     Fault(
         "dns-stale-or-wrong-ip",
-        (_resolver("{lan}"), _names(f"{_NAME}=10.77.{{slot}}.99"), host("sleep 0.5")),
-        (_NO_RESOLVER,),
+        (_names(f"{_NAME}=10.77.{{slot}}.99"), host("sleep 0.5")),
         url=_URL,
         variant="dead address",
+        setting=(_resolver("{lan}"),),
+        twin=_KNOWN,
+        clear=(_NO_RESOLVER,),
     ),
+    # Its twin is served on both.
     Fault(
         "dns-aaaa-only-or-v6-first",
         (
-            *_SIX_ON,
             cable("nft 'add table ip6 fault; add chain ip6 fault input { type filter hook input "
                   "priority -10; }; add rule ip6 fault input tcp dport 80 drop'"),
-            _resolver("{lan}"),
-            _names(f"{_NAME}={{server}}", f"{_NAME}=fd77::10"),
-            host("sleep 0.5"),
         ),
-        (cable("nft delete table ip6 fault"), _NO_RESOLVER, *_SIX_OFF),
+        (cable("nft delete table ip6 fault"),),
         url=_URL,
         variant="IPv6 closed",
-    ),
-    Fault(
-        "dns-aaaa-only-or-v6-first",
-        (
-            *_SIX_ON,
-            _resolver("{lan}"),
-            _names(f"{_NAME}={{server}}", f"{_NAME}=fd77::10"),
-            host("sleep 0.5"),
-        ),
-        (_NO_RESOLVER, *_SIX_OFF),
-        url=_URL,
-        variant="both served",
-        healthy=True,
+        setting=_BOTH,
+        clear=(_NO_RESOLVER, *_SIX_OFF),
     ),
 )  # fmt: skip

@@ -14,9 +14,13 @@ HEAD = """\
 
 Written by `scripts/bench faults` from the results of the fault matrix (`tests/machines/faults`), do
 not edit by hand. Each cause below was injected for real on a provisioned machine behind a site's
-router, the doctor was run at the site, on the server, or both, the fault was undone, and the doctor
-had to find the link healthy again. "Named" is its first finding; the newest result of each row
-counts.
+router, and the doctor was run at the site, on the server, or both. "Named" is its first finding.
+
+Each has a healthy twin, in which the doctor has to find nothing: the same system without the fault,
+reached by the same URL (the right one, where the URL was wrong), examined from the same places
+with the same options. Where only the server was asked, a controller that does everything right is
+connected meanwhile, and has to have got through by itself. What is not the fault stays as it was
+for the fault: a proxy before nginx, an allow-list, short timers.
 """
 
 
@@ -29,7 +33,7 @@ def document(results: Sequence[Mapping[str, Any]], left_out: Sequence[NotInjecte
         key=lambda one: (_rank(one["id"]), one["variant"]),
     )
     causes = {one["id"] for one in rows if one["layer"] is not None and not one.get("twin")}
-    parts = [HEAD, *_figures(rows, systems), "", *_rows(rows)]
+    parts = [HEAD, *_figures(rows, systems), *_days(rows, systems), "", *_rows(rows)]
     if systems:
         parts += ["", *_healthy(systems)]
     missing = [one for one in left_out if one.id not in causes]
@@ -52,14 +56,14 @@ def _figures(rows: Sequence[Mapping[str, Any]], systems: Sequence[Mapping[str, A
     exact = {id_ for id_ in causes if all(one["right"] for one in injected if one["id"] == id_)}
     seconds = [one["seconds"] for one in injected if "seconds" in one]
     lines = [
-        f"- {len(causes)} of {len(CAUSES)} causes injected in {len(injected)} ways; named exactly: "
-        f"{len(exact)} causes ({_count(injected, 'right')} ways); right in layer: "
+        f"- {len(causes)} of {len(CAUSES)} causes it knows injected in {len(injected)} ways; named "
+        f"exactly: {len(exact)} causes ({_count(injected, 'right')} ways); right in layer: "
         f"{_count(injected, 'layer_right')} ways.",
-        f"- Healthy again after being undone: {_count(injected, 'healthy_after')} of "
+        f"- Healthy twins in which it stayed silent: {_count(injected, 'healthy_after')} of "
         f"{len(injected)}.",
     ]
     if twins:
-        lines.append(f"- Healthy twins of a fault in which it stayed silent: "
+        lines.append(f"- Systems beside a fault, told apart from it by staying silent: "
                      f"{_count(twins, 'right')} of {len(twins)}.")  # fmt: skip
     if systems:
         lines.append(f"- Healthy systems in which it stayed silent: {_count(systems, 'right')} of "
@@ -70,21 +74,35 @@ def _figures(rows: Sequence[Mapping[str, Any]], systems: Sequence[Mapping[str, A
     return lines
 
 
+def _days(rows: Sequence[Mapping[str, Any]], systems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """When what is on the page was run: one day, or one a layer."""
+    days: dict[str, set[str]] = {}
+    for one in (*rows, *systems):
+        part = "healthy systems" if "configuration" in one else str(one["layer"] or "")
+        days.setdefault(part, set()).add(str(one.get("day", "an unknown day")))
+    every = sorted(set().union(*days.values()))
+    if len(every) == 1:
+        return [f"- All of it run on {every[0]}."]
+    told = [f"{part} on {', '.join(sorted(which))}" for part, which in days.items()]
+    return [f"- Run: {'; '.join(told)}. The newest result of each row counts."] if told else []
+
+
 def _count(results: Sequence[Mapping[str, Any]], key: str) -> int:
     return sum(bool(one.get(key)) for one in results)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
-        "| Layer | Cause | Injected as | Named | Seconds | Healthy after |",
+        "| Layer | Cause | Injected as | Named | Seconds | Twin |",
         "|---|---|---|---|---|---|",
     ]
     for one in rows:
         right = "silent, as it should" if one.get("twin") else "yes"
         named = right if one["right"] else f"no: {one['named'] or one.get('error', 'nothing')}"
+        twin = "silent" if one.get("healthy_after") else "not silent"
         lines.append(
             f"| {one['layer'] or ''} | `{one['id']}` | {one['variant']} | {named} "
-            f"| {one.get('seconds', '')} | {'yes' if one.get('healthy_after') else 'no'} |"
+            f"| {one.get('seconds', '')} | {twin} |"
         )
     return lines
 

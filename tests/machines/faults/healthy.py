@@ -19,6 +19,7 @@ from typing import Any
 from machines.faults import lab
 from machines.faults.bench import ROOT, Bench, BenchError
 from machines.faults.fault import Fault, Step, controller, host, server
+from machines.faults.runner import today
 from ptslink.doctor.causes import CAUSES
 from ptslink.doctor.evidence import Case, Evidence
 from ptslink.doctor.verdict import judge
@@ -34,7 +35,7 @@ class Configuration:
     name: str
     variables: Mapping[str, Any]
     suite: str = "bookworm"
-    #: Run on the bare machine before it is provisioned.
+    #: Run on the machine before it is provisioned; has nothing to do the second time.
     before: tuple[Step, ...] = ()
 
 
@@ -65,8 +66,8 @@ FIREWALLD = Configuration(
     "Debian 13, firewalld, TLS beside plain",
     {},
     suite="trixie",
-    before=(server(f"({_APT} update && {_APT} install firewalld) >/dev/null 2>&1 && "
-                   "systemctl is-active firewalld"),),
+    before=(server(f"systemctl -q is-active firewalld || ({_APT} update && {_APT} install "
+                   "firewalld) >/dev/null 2>&1 && systemctl is-active firewalld"),),
 )  # fmt: skip
 
 
@@ -132,6 +133,23 @@ HEALTHY = (
 )  # fmt: skip
 
 
+def ready(lab_name: str, configuration: Configuration, say: Callable[[str], None]) -> Bench:
+    """A machine of the lab, provisioned so; made where it is not there."""
+    machine = f"healthy-{configuration.suite}"
+    say(f"provisioning {machine}: {configuration.name}")
+    if machine not in lab.machines(lab_name):
+        lab.add(lab_name, machine, configuration.suite)
+    Bench(lab_name, machine).run(configuration.before)
+    lab.provision(lab_name, machine, configuration.variables)
+    bench = Bench(lab_name, machine)
+    bench.carry()
+    return bench
+
+
+#: The machine that a row names, where it is not that of most rows.
+MACHINES = {"firewalld": FIREWALLD}
+
+
 def run_all(
     lab_name: str, say: Callable[[str], None], keep: Path | None = None
 ) -> Iterator[dict[str, Any]]:
@@ -139,19 +157,12 @@ def run_all(
     bench: Bench | None = None
     current: Configuration | None = None
     for case in HEALTHY:
-        machine = f"healthy-{case.configuration.suite}"
         if case.configuration is not current:
             current = case.configuration
-            say(f"provisioning {machine}: {current.name}")
-            if machine not in lab.machines(lab_name):
-                lab.add(lab_name, machine, current.suite)
-                Bench(lab_name, machine).run(current.before)
-            lab.provision(lab_name, machine, current.variables)
-            bench = Bench(lab_name, machine)
-            bench.carry()
+            bench = ready(lab_name, current, say)
         assert bench is not None
         if case.reboots:
-            lab.reboot(lab_name, machine)
+            lab.reboot(lab_name, bench.machine)
             bench.carry()
         yield run_one(bench, case, keep)
 
@@ -161,6 +172,7 @@ def run_one(bench: Bench, case: Healthy, keep: Path | None = None) -> dict[str, 
     result: dict[str, Any] = {
         "id": "healthy", "variant": f"{case.configuration.name}: {case.doing}", "layer": None,
         "configuration": case.configuration.name, "doing": case.doing, "twin": True,
+        "day": today(),
     }  # fmt: skip
     try:
         bench.run(case.steps)

@@ -1,11 +1,14 @@
-"""Small strangers of the network: a banner, a web page, a site's old HTTP proxy, DNS records."""
+"""Small strangers of the network: a banner, a web page, a site's old HTTP proxy, DNS records, and
+connections enough to fill a firewall's memory."""
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 import sys
 import threading
+from pathlib import Path
 
 
 def banner(port: int, text: str) -> None:
@@ -111,12 +114,86 @@ def reply(query: bytes, table: dict[str, list[str]]) -> bytes:
     return query[:2] + struct.pack("!HHHHH", flags, 1, count, 0, 0) + question + answers
 
 
+#: ctnetlink (linux/netfilter/nfnetlink_conntrack.h): subsystem 1, messages "new" and "delete".
+_NEW, _DELETE = 1 << 8, 1 << 8 | 2
+_REQUEST, _CREATE = 0x001, 0x400
+_NESTED = 0x8000
+#: Seen in both directions, assured, confirmed: not given up for a newcomer.
+_ASSURED = 1 << 1 | 1 << 2 | 1 << 3
+_TCP, _ESTABLISHED = 6, 3
+_NETFILTER_SYSTEM = 12
+_SYSCTL = Path("/proc/sys/net/netfilter")
+#: More than a computer's default is not filled.
+MOST_TRACKED = 300_000
+
+
+def fill(seconds: int) -> None:
+    """Fill the firewall's memory of this network namespace with connections nobody has, between
+    documentation addresses (RFC 5737), which it forgets after *seconds*."""
+    most = int((_SYSCTL / "nf_conntrack_max").read_text())
+    if most > MOST_TRACKED:
+        raise SystemExit(f"nf_conntrack_max is {most}: more than {MOST_TRACKED} are not filled")
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER_SYSTEM) as sock:
+        for number in range(0, most, 100):
+            sock.send(b"".join(tracked(one, seconds) for one in range(number, number + 100)))
+    print((_SYSCTL / "nf_conntrack_count").read_text().strip(), "of", most)
+
+
+def forget() -> None:
+    """Empty the firewall's memory of this network namespace."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER_SYSTEM) as sock:
+        sock.send(struct.pack("=IHHIIBBH", 20, _DELETE, _REQUEST, 0, 0, 0, 0, 0))
+
+
+def tracked(number: int, seconds: int) -> bytes:
+    """The message that makes the kernel remember an established TCP connection; each *number* is
+    another one."""
+    subnet, port = divmod(number, 60_000)
+    return struct.pack("!H", 1024 + port).join(_around_port(subnet, seconds))
+
+
+@functools.cache
+def _around_port(subnet: int, seconds: int) -> list[bytes]:
+    """The parts of the message between which a port stands."""
+    port = 0xFFFF  # occurs nowhere else in it
+    source, target = socket.inet_aton(f"192.0.2.{subnet}"), socket.inet_aton("198.51.100.1")
+    body = struct.pack("!BBH", socket.AF_INET, 0, 0)
+    body += _nested(1, *_ends(source, target, port, 9))
+    body += _nested(2, *_ends(target, source, 9, port))
+    body += _attribute(3, struct.pack("!I", _ASSURED))
+    body += _nested(4, _nested(1, _attribute(1, bytes([_ESTABLISHED]))))
+    body += _attribute(7, struct.pack("!I", seconds))
+    head = struct.pack("=IHHII", 16 + len(body), _NEW, _REQUEST | _CREATE, 0, 0)
+    return (head + body).split(port.to_bytes(2, "big"))
+
+
+def _ends(source: bytes, target: bytes, port: int, to: int) -> tuple[bytes, bytes]:
+    protocol = _attribute(1, bytes([_TCP])), _attribute(2, struct.pack("!H", port))
+    return (
+        _nested(1, _attribute(1, source), _attribute(2, target)),
+        _nested(2, *protocol, _attribute(3, struct.pack("!H", to))),
+    )
+
+
+def _nested(kind: int, *parts: bytes) -> bytes:
+    return _attribute(kind | _NESTED, b"".join(parts))
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    size = 4 + len(value)
+    return struct.pack("=HH", size, kind) + value + bytes(-size % 4)
+
+
 if __name__ == "__main__":
     verb, *words = sys.argv[1:]
     if verb == "banner":
         banner(int(words[0]), words[1])
     elif verb == "http":
         http(int(words[0]), *words[1:])
+    elif verb == "fill":
+        fill(int(words[0]))
+    elif verb == "forget":
+        forget()
     elif verb == "relay":
         relay(int(words[0]), words[1], int(words[2]))
     else:

@@ -116,19 +116,18 @@ FAULTS = (
     ),
 )  # fmt: skip
 
+_SHARED = "not in this lab, whose machines share the kernel of the computer: "
+
 NOT_INJECTED = (
     NotInjected(
         "host-oom-kill",
-        "the lab's control groups have no memory controller for systemd, and the kernel log is "
-        "this computer's",
+        _SHARED + "systemd there has no memory controller to bound a unit by, and the kernel log "
+        "that tells of a kill is the computer's",
     ),
-    NotInjected(
-        "host-clock-wrong",
-        "machines of the lab share this computer's clock; a container cannot set its own",
-    ),
+    NotInjected("host-clock-wrong", _SHARED + "a machine has no clock of its own"),
     NotInjected(
         "host-cpu-starved",
-        "the lab's control groups have no processor controller, and starving the whole computer "
-        "would starve every other lab",
+        _SHARED + "systemd there has no processor controller, so what starves one machine starves "
+        "the computer",
     ),
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from machines.faults.bench import WASH
-from machines.faults.fault import Fault, Step, controller, host, server
+from machines.faults.fault import Fault, Step, controller, host, server, well_behaved
 
+PROXIED = "ws://{server}/ptsWebSocket"
+DIRECT = "ws://{server}:3000/ptsWebSocket"
 _TOML = "/etc/ptslink/ptslink.toml"
 _KEPT = "/run/doctor/toml.kept"
 _RESTART = "systemctl restart ptslink && sleep 1"
@@ -24,6 +26,15 @@ def config(table: str, line: str) -> Step:
     )
 
 
+def pinged_every(interval: int, timeout: int | None = None) -> Step:
+    """The service pings each *interval* seconds (0: never), and waits as long for the answer."""
+    wait = interval if timeout is None else timeout
+    edits = f"-e 's/^ping_interval_seconds = .*/ping_interval_seconds = {interval}/'"
+    if wait:
+        edits += f" -e 's/^ping_timeout_seconds = .*/ping_timeout_seconds = {wait}/'"
+    return server(f"cp {_TOML} {_KEPT} && sed -i {edits} {_TOML} && {_RESTART}")
+
+
 def station(misbehaviour: str, seconds: int = 12, port: int = 3000, more: str = "") -> Step:
     """A controller that deviates and tries again each second."""
     return controller(
@@ -33,43 +44,54 @@ def station(misbehaviour: str, seconds: int = 12, port: int = 3000, more: str = 
     )
 
 
-def row(misbehaviour: str, *before: Step, undo: tuple[Step, ...] = (), **more: object) -> Fault:
-    """A deviating controller, seen from the server while it tries."""
-    port = 80 if more.pop("proxied", False) else 3000
-    fault = misbehaviour.partition("=")[0]
-    wait = host(f"sleep {more.pop('wait', 4)}")
+def row(
+    misbehaviour: str,
+    *setting: Step,
+    variant: str = "",
+    proxied: bool = False,
+    wait: int = 4,
+    twin: str = "",
+) -> Fault:
+    """A deviating controller, seen from the server while it tries; *setting* is how the server has
+    to be for that, *twin* what a controller needs to get through all the same."""
+    url = PROXIED if proxied else DIRECT
     return Fault(
-        fault,
-        (*before, station(misbehaviour, port=port), wait),
-        (*undo, WASH),
+        misbehaviour.partition("=")[0],
+        (station(misbehaviour, port=80 if proxied else 3000), host(f"sleep {wait}")),
+        (WASH,),
         vantages=("server",),
-        **more,  # type: ignore[arg-type]
+        variant=variant,
+        url=url,
+        setting=setting,
+        clear=(UNDO_CONFIG, WASH) if setting else (),
+        twin=well_behaved(url, twin),
     )  # fmt: skip
 
+
+_LISTED = "AABBCCDDEEFF001122334455"
+_LIST = config("controllers", f'allowed = ["{_LISTED}"]')
 
 FAULTS = (
     row("hs-wrong-path=/nowhere"),
     row("hs-wrong-path=/nowhere", proxied=True, variant="through nginx"),
     row("hs-uri-no-slash", proxied=True, variant="through nginx"),
     row("hs-bad-key=missing"),
-    row("hs-bad-key", STRICT, undo=(UNDO_CONFIG,), variant="strict"),
+    row("hs-bad-key", STRICT, variant="strict"),
     row("hs-bad-version"),
     row("hs-bad-version", proxied=True, variant="through nginx"),
-    row("hs-device-no-connection", STRICT, undo=(UNDO_CONFIG,)),
+    row("hs-device-no-connection", STRICT),
     row("hs-device-no-upgrade"),
     row("hs-device-no-upgrade", proxied=True, variant="through nginx"),
-    row("hs-http10-device", STRICT, undo=(UNDO_CONFIG,)),
+    row("hs-http10-device", STRICT),
     # A lenient server takes lines that end in LF alone.
-    row("hs-malformed-request", STRICT, undo=(UNDO_CONFIG,), variant="strict"),
+    row("hs-malformed-request", STRICT, variant="strict"),
     row("hs-malformed-request=body", variant="a body"),
     row("hs-malformed-request=garbage", variant="no HTTP"),
     row("hs-half-close-499", proxied=True, variant="through nginx"),
-    row("hs-id-missing", config("controllers", 'allowed = ["AABBCCDDEEFF001122334455"]'),
-        undo=(UNDO_CONFIG,)),
-    row("hs-id-unknown", config("controllers", 'allowed = ["AABBCCDDEEFF001122334455"]'),
-        undo=(UNDO_CONFIG,)),
+    row("hs-id-missing", _LIST, twin=f"--id {_LISTED}"),
+    row("hs-id-unknown", _LIST, twin=f"--id {_LISTED}"),
     row("hs-auth-mismatch", config("controllers", 'users = { pump = "right" }'),
-        undo=(UNDO_CONFIG,)),
+        twin="--login pump --password right"),
     row("hs-slow-handshake", wait=10),
     Fault("hs-bad-accept",
           (server("cp /etc/nginx/conf.d/ptslink.conf /run/doctor/nginx.kept && sed -i "

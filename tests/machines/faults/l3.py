@@ -11,6 +11,7 @@ from machines.faults.fault import (
     server,
 )
 
+_URL = "ws://{server}/ptsWebSocket"
 _DEFAULT = controller("ip route replace default via {lan}")
 
 FAULTS = (
@@ -26,8 +27,20 @@ FAULTS = (
         (_DEFAULT,),
         site_options=("--timeout", "4"),
     ),
-    Fault("l3-wrong-server-ip", (), url="ws://10.77.{slot}.77/ptsWebSocket", variant="nobody"),
-    Fault("l3-wrong-server-ip", (), url="ws://{gateway}:3999/ptsWebSocket", variant="another host"),
+    Fault(
+        "l3-wrong-server-ip",
+        (),
+        url="ws://10.77.{slot}.77/ptsWebSocket",
+        variant="nobody",
+        twin_url=_URL,
+    ),
+    Fault(
+        "l3-wrong-server-ip",
+        (),
+        url="ws://{gateway}:3999/ptsWebSocket",
+        variant="another host",
+        twin_url=_URL,
+    ),
     Fault(
         "l3-no-return-route",
         (server("ip route add unreachable {wan}/32"),),

@@ -11,7 +11,9 @@ from machines.faults.fault import (
     host,
     router,
     server,
+    well_behaved,
 )
+from machines.faults.http_upgrade import UNDO_CONFIG, pinged_every
 
 SITE = "/etc/nginx/conf.d/ptslink.conf"
 MAIN = "/etc/nginx/nginx.conf"
@@ -41,24 +43,33 @@ def in_location(lines: str) -> str:
     return f"/proxy_pass http/i {lines}"
 
 
-def behind_haproxy(*timeouts: str) -> tuple[Step, ...]:
-    """HAProxy on port 80, nginx moved behind it; *timeouts* are lines of its defaults."""
+def haproxy(timeout: str = "1h", *, lower_case: bool = False) -> Step:
+    """HAProxy on port 80, which ends what was silent for *timeout*; of itself it writes the names
+    of headers in lower case."""
+    kept = ("global", *(f"h1-case-adjust {name.lower()} {name}" for name in
+                        ("Sec-WebSocket-Accept", "Upgrade", "Connection")))  # fmt: skip
     lines = (
-        "defaults", "mode http", "timeout connect 5s", *timeouts,
-        "frontend link", "bind :80", "default_backend nginx",
+        *kept, "defaults", "mode http", "timeout connect 5s", f"timeout client {timeout}",
+        f"timeout server {timeout}", "frontend link", "bind :80", "default_backend nginx",
+        *(() if lower_case else ("option h1-case-adjust-bogus-client",)),
         "backend nginx", "server local 127.0.0.1:8080",
     )  # fmt: skip
     quoted = " ".join(f"'{line}'" for line in lines)
-    return (
-        # The distribution's own site holds port 80 as well.
-        server("mv /etc/nginx/sites-enabled/default /run/doctor/default.kept", may_fail=True),
-        edit("s/listen 80;/listen 8080;/", "s/listen \\[::\\]:80;/listen [::]:8080;/"),
-        server(f"printf '%s\\n' {quoted} > /run/doctor/haproxy.cfg && systemd-run -q --collect "
-               "--unit fault-haproxy haproxy -db -f /run/doctor/haproxy.cfg && sleep 0.5 "
-               "&& systemctl is-active -q fault-haproxy"),
-    )  # fmt: skip
+    return server(
+        f"printf '%s\\n' {quoted} > /run/doctor/haproxy.cfg && "
+        "{ systemctl -q stop fault-haproxy 2>/dev/null; systemd-run -q --collect "
+        "--unit fault-haproxy haproxy -db -f /run/doctor/haproxy.cfg; } && sleep 0.5 "
+        "&& systemctl is-active -q fault-haproxy"
+    )
 
 
+#: nginx behind another proxy, which has patience.
+BEHIND_HAPROXY = (
+    # The distribution's own site holds port 80 as well.
+    server("mv /etc/nginx/sites-enabled/default /run/doctor/default.kept", may_fail=True),
+    edit("s/listen 80;/listen 8080;/", "s/listen \\[::\\]:80;/listen [::]:8080;/"),
+    haproxy(),
+)
 NO_HAPROXY = (
     server("systemctl stop fault-haproxy"),
     server("mv /run/doctor/default.kept /etc/nginx/sites-enabled/default", may_fail=True),
@@ -79,7 +90,39 @@ def divert(line: str) -> tuple[Step, ...]:
 
 STRAIGHT = (router("nft delete chain ip site diverted"), WASH)
 
-STATION = "{simulate} ws://{server}/ptsWebSocket --status-period 1"
+URL = "ws://{server}/ptsWebSocket"
+STATION = f"{{simulate}} {URL} --status-period 1"
+#: Four controllers that stay connected through a reload.
+RELOADED = (*well_behaved(URL, count=4), server("systemctl reload nginx"), host("sleep 3"))
+#: Controllers with nothing to say; apart, or it would look like one event for all.
+SILENT = controller(
+    "for n in 1 2 3; do while :; do env PYTHONPATH={root}/src {python} -m "
+    "ptslink.cli probe ws://{server}/ptsWebSocket --idle 30 --controller-id "
+    "00AA0000000000000000001$n; done & sleep 1.7; done; wait",
+    background=True,
+)
+PARTICULAR = controller(
+    f"{{simulate}} {URL} --misbehave px-header-case --duration 60", background=True
+)
+_AS_UNIT = "/run/systemd/system/nginx.service.d"
+
+
+def sandboxed(*lines: str) -> Step:
+    """nginx's unit with more lines in its [Service], started again with them."""
+    written = " ".join(f"'{line}'" for line in ("[Service]", *lines))
+    return server(
+        f"mkdir -p {_AS_UNIT} && printf '%s\\n' {written} > {_AS_UNIT}/fault.conf && "
+        "systemctl daemon-reload && { systemctl restart nginx; sleep 0.5; }"
+    )
+
+
+OUT_OF_THE_BOX = (
+    server(
+        f"rm -r {_AS_UNIT} && systemctl daemon-reload && systemctl reset-failed nginx; "
+        "systemctl restart nginx && sleep 0.5"
+    ),
+    WASH,
+)
 
 FAULTS = (
     Fault("px-upgrade-headers-missing",
@@ -98,6 +141,9 @@ FAULTS = (
           (edit("/^map /,/^}/d", then="! systemctl reload nginx"),), UNDO, vantages=("server",)),
     Fault("px-read-timeout-60", (edit("s/proxy_read_timeout .*/proxy_read_timeout 3s;/"),), UNDO,
           site_options=("--idle", "8")),
+    # As nginx has it where nobody sets it; pings would keep the link.
+    Fault("px-read-timeout-60", (edit("/proxy_read_timeout/d"), pinged_every(0)),
+          (UNDO_CONFIG, *UNDO), site_options=("--idle", "63"), variant="60 s, no pings"),
     Fault("px-upstream-refused", (server("systemctl stop ptslink.socket ptslink.service"),),
           (server("systemctl start ptslink.socket ptslink.service && sleep 1"),)),
     Fault("px-upstream-timeout",
@@ -129,22 +175,23 @@ FAULTS = (
           (edit("1i limit_conn_zone $binary_remote_addr zone=fault:1m;",
                 in_location("limit_conn fault 1;")),
            controller(STATION + " --duration 40", background=True), host("sleep 2")),
-          UNDO),
+          UNDO, twin=well_behaved(URL)),
     Fault("px-access-denied", (edit(in_location("deny all;")),), UNDO),
     Fault("px-access-denied", (edit(in_location('if ($http_user_agent = "") { return 403; }')),),
           UNDO, variant="no User-Agent"),
     Fault("px-auth-required",
           (edit(in_location("auth_basic x; auth_basic_user_file /dev/null;")),), UNDO),
+    # A reload alone costs nobody a link.
     Fault("px-reload-shutdown",
           (edit("1i worker_shutdown_timeout 2s;", file=MAIN),
            controller(STATION + " -n 4 --duration 40", background=True), host("sleep 3"),
            server("systemctl reload nginx"), host("sleep 5")),
-          UNDO, vantages=("server",)),
+          UNDO, vantages=("server",), twin=RELOADED),
     Fault("px-restart",
           (controller(STATION + " -n 4 --duration 40", background=True), host("sleep 4"),
            server("systemctl restart nginx"), host("sleep 3")),
           (WASH,),
-          vantages=("server",)),
+          vantages=("server",), twin=RELOADED),
     Fault("px-not-running-bad-config",
           (edit("s/proxy_buffering off;/proxy_buffering of;/",
                 then="systemctl stop nginx; ! systemctl start nginx"),), UNDO),
@@ -158,22 +205,32 @@ FAULTS = (
     Fault("px-error-held-open",
           (edit(in_location("return 503;"), in_location("keepalive_timeout 3s;")),), UNDO,
           site_options=("--idle", "6")),
+    Fault("px-other-idle-timeout", (haproxy("4s"),), (haproxy(), WASH),
+          site_options=("--idle", "7"), needs=("haproxy",),
+          setting=BEHIND_HAPROXY, clear=NO_HAPROXY),
     Fault("px-other-idle-timeout",
-          behind_haproxy("timeout client 4s", "timeout server 4s"), NO_HAPROXY,
-          site_options=("--idle", "7"), needs=("haproxy",)),
-    Fault("px-other-idle-timeout",
-          (*behind_haproxy("timeout client 4s", "timeout server 4s"),
-           # Controllers with nothing to say; apart, or it would look like one event for all.
-           controller("for n in 1 2 3; do while :; do env PYTHONPATH={root}/src {python} -m "
-                      "ptslink.cli probe ws://{server}/ptsWebSocket --idle 30 --controller-id "
-                      "00AA0000000000000000001$n; done & sleep 1.7; done; wait", background=True),
-           host("sleep 14")),
-          NO_HAPROXY, vantages=("server",), needs=("haproxy",), variant="from the server"),
-    Fault("px-header-case",
-          (*behind_haproxy("timeout client 1h", "timeout server 1h"),
-           controller("{simulate} ws://{server}/ptsWebSocket --misbehave px-header-case "
-                      "--duration 40", background=True), host("sleep 4")),
-          NO_HAPROXY, needs=("haproxy",)),
+          (haproxy("4s"), SILENT, host("sleep 14")), (haproxy(), WASH),
+          vantages=("server",), needs=("haproxy",), variant="from the server",
+          setting=BEHIND_HAPROXY, clear=NO_HAPROXY, twin=(SILENT, host("sleep 10"))),
+    # Its twin's controller is as particular.
+    Fault("px-header-case", (haproxy(lower_case=True), PARTICULAR, host("sleep 4")),
+          (haproxy(), WASH), needs=("haproxy",), setting=BEHIND_HAPROXY, clear=NO_HAPROXY,
+          twin=(PARTICULAR, host("sleep 4"))),
+    Fault("px-sandboxed", (sandboxed("RestrictAddressFamilies=AF_UNIX"),), OUT_OF_THE_BOX,
+          variant="no IP at all: 97"),
+    # A socket for both families is enough to listen; the service's own address is of the other.
+    Fault("px-sandboxed",
+          (edit("/listen 80;/d", "s/listen \\[::\\]:80;/listen [::]:80 ipv6only=off;/",
+                "/listen 443/d", "/listen \\[::\\]:443/d", then="true"),
+           sandboxed("RestrictAddressFamilies=AF_UNIX AF_INET6 AF_NETLINK")),
+          (*OUT_OF_THE_BOX, *UNDO), variant="IPv6 alone: 97"),
+    Fault("px-sandboxed",
+          (sandboxed("SystemCallFilter=~connect", "SystemCallErrorNumber=EACCES"),),
+          OUT_OF_THE_BOX, variant="no connect: 13"),
+    Fault("px-sandboxed",
+          (sandboxed("SystemCallFilter=~connect", "SystemCallErrorNumber=EPERM"),),
+          OUT_OF_THE_BOX, variant="no connect: 1"),
+    # IPAddressDeny has no effect in a machine of the lab: it needs BPF programs there.
     Fault("px-forward-proxy", divert("relay PORT {server} 80"), STRAIGHT, settle=0.5,
           variant="drops the Upgrade"),
     Fault("px-forward-proxy",
@@ -191,4 +248,9 @@ FAULTS = (
           variant="its own page"),
 )  # fmt: skip
 
-NOT_INJECTED = (NotInjected("px-selinux-denied", "the kernel of this computer has no SELinux"),)
+NOT_INJECTED = (
+    NotInjected(
+        "px-selinux-denied",
+        "not in this lab, whose machines share the kernel of the computer: it has no SELinux",
+    ),
+)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from machines.faults.bench import WASH
 from machines.faults.fault import (
     ROUTER_CLEAN,
     Fault,
-    NotInjected,
+    Step,
     cable,
     controller,
     host,
@@ -13,11 +14,48 @@ from machines.faults.fault import (
     router_rule,
     server,
 )
+from machines.faults.http_upgrade import UNDO_CONFIG, pinged_every
 
+_URL = "ws://{server}/ptsWebSocket"
 _DIRECT = "ws://{server}:3000/ptsWebSocket"
 _SERVE = "{python} {faults}/helpers.py"
 
+_FORGETFUL = (
+    router(
+        "sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_established=2 "
+        "net.netfilter.nf_conntrack_tcp_loose=0"
+    ),
+    router_rule("ct state invalid drop"),
+)
+_MINDFUL = (
+    router(
+        "sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_established=432000 "
+        "net.netfilter.nf_conntrack_tcp_loose=1"
+    ),
+    ROUTER_CLEAN,
+)
+_SILENT_STATION = controller(
+    "{simulate} ws://{server}/ptsWebSocket --id 00AA00000000000000000001 "
+    "--status-period 3600 --ping-period 3600 --duration 90 --reconnect 2",
+    background=True,
+)  # fmt: skip
+
+
+def rich_rule(verb: str, how: str) -> Step:
+    """firewalld has a rule of its richer language against one site, or no longer has it."""
+    return server(
+        f"firewall-cmd -q --{verb}-rich-rule='rule family=ipv4 source address={{wan}} "
+        f"port port=80 protocol=tcp {how}'"
+    )
+
+
 FAULTS = (
+    # The bound is the whole computer's; what is counted against it, each machine's own.
+    Fault(
+        "tcp-conntrack-full",
+        (cable("{python} {faults}/helpers.py fill 120"),),
+        (cable("{python} {faults}/helpers.py forget"), WASH),
+    ),
     Fault(
         "tcp-service-down",
         (server("systemctl stop nginx"),),
@@ -57,13 +95,15 @@ FAULTS = (
         ),
         url=_DIRECT,
     ),
-    Fault("tcp-wrong-port", (), url="ws://{server}:81/ptsWebSocket", variant="closed"),
+    Fault("tcp-wrong-port", (), url="ws://{server}:81/ptsWebSocket", variant="closed",
+          twin_url=_URL),
     Fault(
         "tcp-wrong-port",
         (server("ufw allow 8080/tcp"),),
         (server("ufw delete allow 8080/tcp"),),
         url="ws://{server}:8080/ptsWebSocket",
         variant="open",
+        twin_url=_URL,
     ),
     Fault(
         "fw-ufw-drop",
@@ -93,6 +133,33 @@ FAULTS = (
             ),
         ),
         (server("nft delete table inet fault"),),
+    ),
+    # The same by firewalld's own hand.
+    Fault(
+        "fw-firewalld-reject",
+        (
+            server(
+                "firewall-cmd -q --policy=ptslink "
+                "--remove-rich-rule='rule port port=80 protocol=tcp accept'"
+            ),
+        ),
+        (server("firewall-cmd -q --reload"),),
+        variant="firewalld, the port taken out",
+        machine="firewalld",
+    ),
+    Fault(
+        "fw-firewalld-reject",
+        (rich_rule("add", "reject type=icmp-admin-prohibited"),),
+        (rich_rule("remove", "reject type=icmp-admin-prohibited"),),
+        variant="firewalld, one site by a rich rule",
+        machine="firewalld",
+    ),
+    Fault(
+        "fw-reject-other",
+        (rich_rule("add", "reject"),),
+        (rich_rule("remove", "reject"),),
+        variant="firewalld, a rich rule",
+        machine="firewalld",
     ),
     Fault(
         "fw-reject-other",
@@ -195,39 +262,30 @@ FAULTS = (
         ),
         (router("nft delete chain ip site forwarded"),),
         url="ws://{wan}/ptsWebSocket",
+        twin_url=_URL,
         vantages=("site", "control", "server"),
         # A device in the server's own network dials the router's address; others come from beyond.
         places={"site": "host", "control": "controller"},
     ),
+    # The router forgets what was silent for longer than two seconds, or keeps it for days.
     Fault(
         "nat-idle-silent",
-        (
-            cable("true"),
-            router("sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_established=2 "
-                   "net.netfilter.nf_conntrack_tcp_loose=0"),
-            router_rule("ct state invalid drop"),
-            server("printf '%s\\n' 'fault' > /run/doctor/fault; "
-                   "sed 's/^ping_interval_seconds.*/ping_interval_seconds = 5/; "
-                   "s/^ping_timeout_seconds.*/ping_timeout_seconds = 5/' "
-                   "/etc/ptslink/ptslink.toml > /run/doctor/ptslink.toml "
-                   "&& cp -p /etc/ptslink/ptslink.toml /run/doctor/ptslink.toml.kept "
-                   "&& cat /run/doctor/ptslink.toml > /etc/ptslink/ptslink.toml "
-                   "&& systemctl restart ptslink"),
-            controller("{simulate} ws://{server}/ptsWebSocket --id 00AA00000000000000000001 "
-                       "--status-period 60 --ping-period 600 --duration 60 --reconnect 2",
-                       background=True),
-        ),
-        (
-            router("sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_established=432000 "
-                   "net.netfilter.nf_conntrack_tcp_loose=1"),
-            ROUTER_CLEAN,
-            server("cat /run/doctor/ptslink.toml.kept > /etc/ptslink/ptslink.toml "
-                   "&& systemctl stop ptslink && rm -f /var/lib/ptslink/journal.db* "
-                   "&& systemctl start ptslink"),
-            server("truncate -s0 /var/log/nginx/ptslink.access.log "
-                   "/var/log/nginx/ptslink.error.log"),
-        ),
+        (*_FORGETFUL, _SILENT_STATION),
+        (*_MINDFUL, WASH),
         settle=17.0,
+        setting=(pinged_every(5),),
+        clear=(UNDO_CONFIG, WASH),
+        twin=(_SILENT_STATION, host("sleep 8")),
+    ),
+    Fault(
+        "nat-idle-silent",
+        (*_FORGETFUL, _SILENT_STATION),
+        (*_MINDFUL, WASH),
+        settle=46.0,
+        variant="pings each 20 s",
+        setting=(pinged_every(20),),
+        clear=(UNDO_CONFIG, WASH),
+        twin=(_SILENT_STATION, host("sleep 24")),
     ),
     Fault(
         "tcp-half-open-ghost",
@@ -249,10 +307,3 @@ FAULTS = (
         settle=24.0,
     ),
 )  # fmt: skip
-
-NOT_INJECTED = (
-    NotInjected(
-        "tcp-conntrack-full",
-        "nf_conntrack_max belongs to this computer, not to a namespace: every lab would suffer",
-    ),
-)

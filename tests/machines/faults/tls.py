@@ -6,6 +6,8 @@ real TLS library (the simulator's, or openssl's with another clock), not by a ma
 
 from __future__ import annotations
 
+from typing import Any
+
 from machines.faults.bench import WASH
 from machines.faults.fault import (
     ROUTER_CLEAN,
@@ -15,6 +17,7 @@ from machines.faults.fault import (
     host,
     router_rule,
     server,
+    well_behaved,
 )
 from machines.faults.proxy import UNDO, edit
 
@@ -24,7 +27,7 @@ _PLAIN = "ws://{server}:443/ptsWebSocket"
 #: The authority that the machine's controllers trust.
 _TRUSTED = ("--ca", "{authority}/ca.pem")
 _TRUSTS = "--ca {authority}/ca.pem"
-HEALTHY = Fault("healthy", (), url=URL, site_options=_TRUSTED)
+_GOOD = well_behaved(URL, _TRUSTS)
 
 _TLS = "/etc/ptslink/tls"
 _RELOAD = "nginx -t -q && systemctl reload nginx && sleep 0.7"
@@ -93,20 +96,20 @@ def openssl(clock: int) -> Step:
 
 
 def seen(
-    id_: str, variant: str, *steps: Step, undo: tuple[Step, ...] = (WASH,), **more: object
+    id_: str, variant: str, *steps: Step, undo: tuple[Step, ...] = (WASH,), **more: Any
 ) -> Fault:
-    """A row examined on the server, while a controller tries."""
-    return Fault(
-        id_, (*steps, WAIT), undo, vantages=("server",), variant=variant, afterwards=HEALTHY, **more  # type: ignore[arg-type]
-    )  # fmt: skip
+    """A row examined on the server, while a controller tries; its twin's controller trusts the
+    authority."""
+    more = {"url": URL, "twin": _GOOD, **more}
+    return Fault(id_, (*steps, WAIT), undo, vantages=("server",), variant=variant, **more)
 
 
 def tried(
-    id_: str, variant: str, *steps: Step, undo: tuple[Step, ...] = (WASH,), **more: object
+    id_: str, variant: str, *steps: Step, undo: tuple[Step, ...] = (WASH,), **more: Any
 ) -> Fault:
     """A row examined from the site, by the link itself, and on the server."""
     more = {"url": URL, "site_options": _TRUSTED, **more}
-    return Fault(id_, steps, undo, variant=variant, afterwards=HEALTHY, **more)  # type: ignore[arg-type]
+    return Fault(id_, steps, undo, variant=variant, **more)
 
 
 #: What the internet sends to every open port: one kind of handshake after the other.
@@ -149,16 +152,20 @@ _SMALL = "--misbehave tls-ecdsa-cert-rsa-client --misbehave tls-record-too-large
 _YEAR_2000, _YEAR_2040 = 946_684_800, 2_208_988_800
 
 FAULTS = (
-    tried("tls-plain-client-to-tls-port", "", url=_PLAIN),
+    tried("tls-plain-client-to-tls-port", "", url=_PLAIN, twin_url=URL),
     seen("tls-plain-client-to-tls-port", "from the server", device(url=_PLAIN)),
-    tried("tls-client-to-plain-port", "", url="wss://{server}:80/ptsWebSocket"),
-    tried("tls-client-to-plain-port", "direct", url="wss://{server}:3000/ptsWebSocket"),
+    tried("tls-client-to-plain-port", "", url="wss://{server}:80/ptsWebSocket",
+          twin_url="ws://{server}:80/ptsWebSocket"),
+    tried("tls-client-to-plain-port", "direct", url="wss://{server}:3000/ptsWebSocket",
+          twin_url="ws://{server}:3000/ptsWebSocket"),
     seen("tls-client-to-plain-port", "from the server",
-         device(url="wss://{server}:80/ptsWebSocket")),
+         device(url="wss://{server}:80/ptsWebSocket"),
+         twin=well_behaved("ws://{server}:80/ptsWebSocket")),
     seen("tls-client-version-too-old", "from the server",
          device("--misbehave tls-client-version-too-old")),
     tried("tls-client-version-too-old", "behind the address of the doctor",
-          device("--misbehave tls-client-version-too-old"), WAIT),
+          device("--misbehave tls-client-version-too-old"), WAIT,
+          twin=_GOOD),
     tried("tls-client-version-too-old", "a scanner", _SCAN, healthy=True),
     seen("tls-seclevel-mismatch", "",
          edit("s/ssl_protocols .*/ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;/"),
@@ -170,19 +177,21 @@ FAULTS = (
     seen("tls-ecdsa-cert-rsa-client", "", _ECDSA_ALONE,
          device("--misbehave tls-ecdsa-cert-rsa-client"), undo=UNDO),
     tried("tls-ecdsa-cert-rsa-client", "behind the address of the doctor", _ECDSA_ALONE,
-          device("--misbehave tls-ecdsa-cert-rsa-client"), WAIT, undo=UNDO),
+          device("--misbehave tls-ecdsa-cert-rsa-client"), WAIT, undo=UNDO,
+          twin=_GOOD),
     tried("tls-ecdsa-cert-rsa-client", "controllers that know ECDSA", _ECDSA_ALONE, device(),
           WAIT, undo=UNDO, healthy=True),
     seen("tls-no-shared-cipher", "", edit(_OWN_SUITES),
          device("--misbehave tls-no-shared-cipher"), undo=UNDO),
     tried("tls-no-shared-cipher", "behind the address of the doctor", edit(_OWN_SUITES),
-          device("--misbehave tls-no-shared-cipher"), WAIT, undo=UNDO),
+          device("--misbehave tls-no-shared-cipher"), WAIT, undo=UNDO,
+          twin=_GOOD),
     tried("tls-cert-expired", "", *serve("expired"), undo=put_back("expired")),
     seen("tls-cert-expired", "from the server", *serve("expired"), device(_TRUSTS),
          undo=put_back("expired")),
     tried("tls-cert-expired", "renewed, not reloaded", *serve("expired"), *lay("fresh"),
           undo=put_back("expired", "fresh")),
-    tried("tls-untrusted-ca", "", site_options=()),
+    tried("tls-untrusted-ca", "", site_options=(), twin_options=_TRUSTED),
     seen("tls-untrusted-ca", "from the server", make("other-authority"),
          device("--ca {work}/other-authority/ca.pem")),
     seen("tls-root-rotated", "another authority", *serve("other-authority"), device(_TRUSTS),

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from machines.faults.bench import WASH
-from machines.faults.fault import Fault, Step, host, server
-from machines.faults.http_upgrade import UNDO_CONFIG, station
+from machines.faults.fault import Fault, Step, host, well_behaved
+from machines.faults.http_upgrade import DIRECT, UNDO_CONFIG, pinged_every, station
 
-_TOML = "/etc/ptslink/ptslink.toml"
 #: Pings every two seconds, and two for an answer: the timers are short, not the causes.
-QUICK = server(
-    f"cp {_TOML} /run/doctor/toml.kept && sed -i -e 's/ping_interval_seconds = .*/"
-    "ping_interval_seconds = 2/' -e 's/ping_timeout_seconds = .*/ping_timeout_seconds = 2/' "
-    f"{_TOML} && systemctl restart ptslink && sleep 1"
-)
-SILENT = server(
-    f"cp {_TOML} /run/doctor/toml.kept && sed -i 's/ping_interval_seconds = .*/"
-    f"ping_interval_seconds = 0/' {_TOML} && systemctl restart ptslink && sleep 1"
-)
+QUICK = pinged_every(2)
+NEVER = pinged_every(0)
+#: A controller that has nothing to say.
+QUIET = "--status-period 3600 --ping-period 3600"
 
 
 def row(
-    misbehaviour: str, *before: Step, wait: int = 4, more: str = "", variant: str = ""
+    misbehaviour: str, *setting: Step, wait: int = 4, more: str = "", variant: str = ""
 ) -> Fault:
-    """A deviating controller, seen from the server while it tries."""
+    """A deviating controller, seen from the server while it tries; its twin has as much to say."""
     told = misbehaviour.partition("=")[0]
     named = {"ws-http-after-upgrade": "ws-rsv1-compressed"}.get(told, told)
     return Fault(
         named,
-        (*before, station(misbehaviour, seconds=wait + 8, more=more), host(f"sleep {wait}")),
-        (UNDO_CONFIG, WASH) if before else (WASH,),
+        (station(misbehaviour, seconds=wait + 8, more=more), host(f"sleep {wait}")),
+        (WASH,),
+        url=DIRECT,
         vantages=("server",),
         variant=variant,
+        setting=setting,
+        clear=(UNDO_CONFIG, WASH) if setting else (),
+        twin=well_behaved(DIRECT, more, seconds=6 if setting else 1.5),
     )
 
 
@@ -41,7 +39,8 @@ FAULTS = (
     row("ws-invalid-utf8"),
     row("ws-too-big"),
     row("ws-bad-frame"),
-    row("ws-ping-unanswered", QUICK, wait=17, more="--status-period 3600 --ping-period 3600"),
-    row("ws-device-idle-timeout=3", SILENT, wait=17,
-        more="--status-period 3600 --ping-period 3600"),
+    row("ws-ping-unanswered", QUICK, wait=17, more=QUIET),
+    # As provisioned: a ping after 20 s, another 20 s for the answer.
+    row("ws-ping-unanswered", wait=86, more=QUIET, variant="timers as provisioned"),
+    row("ws-device-idle-timeout=3", NEVER, wait=17, more=QUIET),
 )  # fmt: skip

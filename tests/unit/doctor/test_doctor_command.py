@@ -170,12 +170,12 @@ class Terminal(io.StringIO):
 
 
 def told(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, text: str, wait: float = 0.0) -> str:
-    monkeypatch.setattr(command, "TOLD_SECONDS", 0.02)
+    monkeypatch.setattr(command, "TOLD_SECONDS", 0.25)
     say = Progress(stream)
     say(text)
     time.sleep(wait)
     say("")
-    time.sleep(0.05)
+    time.sleep(0.3)
     return stream.getvalue()
 
 
@@ -184,7 +184,7 @@ def test_where_no_line_can_be_overwritten_only_what_takes_long_is_told(
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")
     assert told(monkeypatch, io.StringIO(), "looking at nginx") == ""
-    assert told(monkeypatch, io.StringIO(), "looking at nginx", 0.3) == (
+    assert told(monkeypatch, io.StringIO(), "looking at nginx", 0.8) == (
         "doctor: looking at nginx ...\n"
     )
 

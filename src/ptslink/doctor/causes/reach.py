@@ -161,6 +161,20 @@ class Reach:
     def link_ports(self) -> list[int]:
         return list(self.case.fact("net.listeners", "ports") or ())
 
+    @property
+    def served(self) -> list[int]:
+        """The ports beyond loopback that nginx or the service listens on, lowest first."""
+        ours = [
+            one["port"]
+            for one in self.listeners or ()
+            if not _loopback(one["address"])
+            and (
+                one.get("process") in ("nginx", "ptslink")
+                or str(one.get("unit")).startswith(("nginx.", "ptslink."))
+            )
+        ]
+        return sorted(set(ours))
+
     def firewall(
         self, port: int, family: str = "ipv4", source: str | None = None
     ) -> Mapping[str, Json] | None:
@@ -277,6 +291,13 @@ class Reach:
             *(self.case.fact("service.records", "attempts") or ()),
         ]
         return not any(one.get("controller") in probes for one in traces)
+
+    def astray(self, failed: Connect) -> bool:
+        """The server watched, and the SYN of *failed* did not reach its card. What is refused at
+        once sends one SYN, which a watch that began late has missed."""
+        if self.watch is None or self.syns(failed.port):
+            return False
+        return failed.errno == "ETIMEDOUT" or self._watch_covers_site
 
     @property
     def _watch_covers_site(self) -> bool:

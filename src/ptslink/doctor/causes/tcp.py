@@ -163,7 +163,7 @@ def _wrong_port(case: Case) -> Match | None:
     if reach.listeners is not None:
         if reach.listening(failed.port, public=False) or not reach.link_ports:
             return None
-        if reach.watch is not None and not reach.syns(failed.port):
+        if reach.astray(failed):
             return None  # it does not even arrive: not the server's port is at fault
         if reach.server_addresses and not reach.is_server(failed.address) and reach.watch is None:
             return None
@@ -172,17 +172,21 @@ def _wrong_port(case: Case) -> Match | None:
             return None
         if _dnat(reach, failed.port):
             return None
+        # Which ports were looked at, the caller may have said: those tried.
+        served = reach.served or [port for port in reach.link_ports if port != failed.port]
+        if not served:
+            return None
         return Match(
             0.95,
             lines(
                 str(failed),
                 f"server: nothing is meant to listen on {failed.port}; the link's ports are "
-                f"{listed([str(port) for port in reach.link_ports])}, and they are served",
+                f"{listed([str(port) for port in served])}, and they are served",
                 _arrived(reach, failed.port),
             ),
             ruled_out=("tcp-service-down", "fw-fail2ban-ban", "fw-ufw-drop", "tcp-bind-loopback",
                        "fw-firewalld-reject", "fw-site-egress-block"),
-            fix=_use_port(reach.link_ports),
+            fix=_use_port(served),
         )  # fmt: skip
     open_ones = _open_elsewhere(reach, failed)
     links = _upgraded_elsewhere(case, failed)
@@ -230,7 +234,7 @@ def _filtered(reach: Reach) -> tuple[Connect | None, Mapping[str, Any]] | None:
     """The failed attempt and what the server's filter does with it, if it is to blame."""
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
     if failed is not None:
-        if reach.watch is not None and not reach.syns(failed.port):
+        if reach.astray(failed):
             return None
         for source in (None, *reach.unanswered(failed.port)):
             facts = reach.firewall(failed.port, failed.family, source)
