@@ -18,7 +18,8 @@ description:
   - >-
     The file is named by the environment variable C(PTSLINK_CHANGED_TASKS); without it nothing is
     written. A run begins with C({"playbook": ..., "check": ...}); each task of a host that changed
-    something follows as C({"host": ..., "task": ...}).
+    something follows as C({"host": ..., "task": ...}). A run is written whole, when it ends: it may
+    have started others.
 author: ptslink authors
 """
 
@@ -34,11 +35,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
     def __init__(self) -> None:
         super().__init__()
         self._path = os.environ.get("PTSLINK_CHANGED_TASKS")
+        self._lines: list[str] = []
 
     def _write(self, **line: Any) -> None:
-        if self._path:
-            with Path(self._path).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        self._lines.append(json.dumps(line) + "\n")
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         name = Path(playbook._file_name).name
@@ -47,3 +47,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
     def v2_runner_on_ok(self, result: Any) -> None:
         if result._result.get("changed"):
             self._write(host=result._host.get_name(), task=result._task.get_name())
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:  # noqa: ARG002
+        if self._path:
+            with Path(self._path).open("a", encoding="utf-8") as file:
+                file.write("".join(self._lines))
