@@ -192,7 +192,15 @@ class Trouble:
         limits come last: the root is the latest failure that is not a limit's.
         """
         own = [attempt for attempt in self.failures if not attempt.limited]
-        return own[-1] if own else self.first
+        if not own:
+            return self.first
+        latest = own[-1]
+        if latest.source == "service" and latest.hop == "nginx":
+            # nginx's log was read before this one came: its line of one before tells more.
+            logged = (a for a in reversed(own) if a.source == "nginx")
+            told = (latest.status, latest.code)
+            return next((a for a in logged if (a.status, a.code) == told), latest)
+        return latest
 
     @property
     def limits(self) -> tuple[Attempt, ...]:

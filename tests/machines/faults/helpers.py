@@ -114,6 +114,20 @@ def reply(query: bytes, table: dict[str, list[str]]) -> bytes:
     return query[:2] + struct.pack("!HHHHH", flags, 1, count, 0, 0) + question + answers
 
 
+def mute(host: str, port: int, controller: str) -> None:
+    """A controller that makes the link and says no word, not even a pong. It comes again."""
+    request = (
+        f"GET /ptsWebSocket HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Pts-Id: {controller}\r\n\r\n"
+    )
+    while True:
+        with socket.create_connection((host, port)) as link:
+            link.sendall(request.encode())
+            while link.recv(4096):
+                pass
+
+
 #: ctnetlink (linux/netfilter/nfnetlink_conntrack.h): subsystem 1, messages "new" and "delete".
 _NEW, _DELETE = 1 << 8, 1 << 8 | 2
 _REQUEST, _CREATE = 0x001, 0x400
@@ -192,6 +206,8 @@ if __name__ == "__main__":
         http(int(words[0]), *words[1:])
     elif verb == "fill":
         fill(int(words[0]))
+    elif verb == "mute":
+        mute(words[0], int(words[1]), words[2])
     elif verb == "forget":
         forget()
     elif verb == "relay":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from machines.faults.bench import WASH
-from machines.faults.fault import Fault, Step, host, well_behaved
+from machines.faults.fault import Fault, Step, controller, host, well_behaved
 from machines.faults.http_upgrade import DIRECT, UNDO_CONFIG, pinged_every, station
 
 #: Pings every two seconds, and two for an answer: the timers are short, not the causes.
@@ -40,7 +40,20 @@ FAULTS = (
     row("ws-too-big"),
     row("ws-bad-frame"),
     row("ws-ping-unanswered", QUICK, wait=17, more=QUIET),
-    # As provisioned: a ping after 20 s, another 20 s for the answer.
-    row("ws-ping-unanswered", wait=86, more=QUIET, variant="timers as provisioned"),
+    # As provisioned: a ping after 20 s of silence, another 20 s for the answer.
+    Fault(
+        "ws-ping-unanswered",
+        (
+            controller(
+                "{python} {faults}/helpers.py mute {server} 3000 00AA0000000000000000000A",
+                background=True,
+            ),
+            host("sleep 86"),
+        ),
+        (WASH,),
+        url=DIRECT,
+        vantages=("server",),
+        variant="timers as provisioned",
+    ),
     row("ws-device-idle-timeout=3", NEVER, wait=17, more=QUIET),
 )  # fmt: skip
