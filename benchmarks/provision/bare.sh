@@ -12,7 +12,7 @@ release=$1
 export DEBIAN_FRONTEND=noninteractive
 
 apt-get -q update
-apt-get -q -y install python3-venv nginx ufw
+apt-get -q -y install python3-venv nginx logrotate ufw
 
 useradd --system --home-dir /var/lib/ptslink --no-create-home --shell /usr/sbin/nologin ptslink
 home=/opt/ptslink/releases/$release
@@ -27,7 +27,8 @@ tar -x -f files.tar -C /
 chown root:ptslink /etc/ptslink/ptslink.toml
 rm -f /etc/nginx/sites-enabled/default
 systemctl daemon-reload
-systemctl enable -q --now ptslink.socket ptslink.service
+systemctl restart systemd-journald
+systemctl enable -q --now ptslink.socket ptslink.service ptslink-nginx-logs.timer
 nginx -t -q
 systemctl enable -q nginx
 systemctl reload-or-restart nginx

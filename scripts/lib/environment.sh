@@ -30,8 +30,9 @@ need_root_on_debian() {
     fi
     case "$id:$version" in
         debian:12 | debian:13) ;;
-        *) refuse "runs on Debian 12 or 13, this is $id $version. (The playbooks themselves run from any" \
-            "Linux with Python 3.11 to 3.13: see README.md, \"From your own machine\".)" ;;
+        *) refuse "runs on Debian 12 or 13, this is $id $version. (The playbooks themselves need" \
+            "no more than Python 3.11 and what requirements/control.lock holds: see README.md," \
+            "\"Provision a real server\".)" ;;
     esac
 }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jinja2
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "try"
@@ -106,11 +107,25 @@ class Proof:
             kept = "latest kept" if kind == SNAPSHOT else f"{self.added(kind)} more in the journal"
             yield f"  {kind:<34} {confirmed}, {kept}"
         yield ""
-        yield "Settings to type into a controller (Server tab, WebSocket column)"
-        yield f"  {'Server address':<34} {self.address}"
-        yield f"  {'Server port':<34} {DIRECT_PORT}   (80 by way of nginx)"
-        yield f"  {'Server request URI':<34} {PATH}   (without the leading slash)"
-        yield f"  {'Protocol':<34} HTTP (that is ws://)"
+        yield from settings(self.address)
+
+
+def settings(address: str) -> list[str]:
+    """What to type into a controller, in the words site.yml ends with."""
+    here = jinja2.FileSystemLoader(ROOT / "templates")
+    templates = jinja2.Environment(loader=here, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    return (
+        templates.get_template("controller-settings.txt.j2")
+        .render(
+            settings_address=address,
+            settings_uri=PATH,
+            settings_listeners=[{"port": 80}],
+            settings_direct_port=DIRECT_PORT,
+            settings_login=False,
+            settings_secret=False,
+        )
+        .splitlines()
+    )
 
 
 def total(summaries: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:

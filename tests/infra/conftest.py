@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ptslink", "what a forecourt server is expected to have")
     group.addoption("--public-host", help="address controllers use (default: the ssh host's)")
+    group.addoption(
+        "--public-host6", help="IPv6 address controllers use (none: nothing is asked by IPv6)"
+    )
     group.addoption("--path", default="ptsWebSocket", help="request URI, without leading slash")
     group.addoption("--server-port", type=int, default=3000, help="the server's own port")
     group.addoption(
@@ -56,13 +59,15 @@ class Site:
     tls_ports: tuple[int, ...] = ()
     ca: str | None = None
     server_name: str = ""
+    address6: str | None = None
 
     @property
     def link_ports(self) -> tuple[int, ...]:
         return (self.server_port, *self.proxy_ports, *self.tls_ports)
 
-    def url(self, port: int, path: str | None = None) -> str:
-        host = f"[{self.address}]" if ":" in self.address else self.address
+    def url(self, port: int, path: str | None = None, address: str | None = None) -> str:
+        address = address or self.address
+        host = f"[{address}]" if ":" in address else address
         scheme = "wss" if port in self.tls_ports else "ws"
         return f"{scheme}://{host}:{port}/{self.path if path is None else path}"
 
@@ -92,6 +97,7 @@ def site(host: Any, pytestconfig: pytest.Config) -> Site:
         tls_ports=tuple(pytestconfig.getoption("tls_port") or ()),
         ca=pytestconfig.getoption("ca"),
         server_name=pytestconfig.getoption("server_name") or address,
+        address6=pytestconfig.getoption("public_host6"),
     )
 
 

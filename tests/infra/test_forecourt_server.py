@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import re
@@ -58,6 +59,57 @@ def test_the_sandbox_is_in_force(host: Any) -> None:
     assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
     assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+
+
+def shown(host: Any, unit: str, *properties: str) -> dict[str, str]:
+    """What systemd holds a unit to."""
+    wanted = " ".join(f"--property={name}" for name in properties)
+    said = host.check_output(f"systemctl show {wanted} {unit}")
+    return dict(line.split("=", 1) for line in said.splitlines())
+
+
+def test_the_service_cannot_take_the_whole_machine(host: Any) -> None:
+    limits = shown(
+        host,
+        "ptslink.service",
+        "LimitNOFILE",
+        "MemoryMax",
+        "TasksMax",
+        "LogRateLimitIntervalUSec",
+        "LogRateLimitBurst",
+    )
+    machine = int(re.findall(r"MemTotal:\s+(\d+) kB", host.check_output("cat /proc/meminfo"))[0])
+    # Room for 10,000 links, and for ssh beside them.
+    assert 150 << 20 < int(limits["MemoryMax"]) < machine << 10
+    assert int(limits["LimitNOFILE"]) > 10000
+    assert limits["TasksMax"] == "128"
+    assert limits["LogRateLimitIntervalUSec"] == "1min"
+    assert limits["LogRateLimitBurst"] == "20000"
+
+
+def test_the_hosts_journal_leaves_room_for_the_records(host: Any) -> None:
+    said = host.check_output("systemd-analyze cat-config systemd/journald.conf")
+    assert re.findall(r"^SystemMaxUse=(\S+)", said, re.MULTILINE)[-1:] == ["500M"]
+    # What is written and what is in force are two things.
+    started = "systemctl show --timestamp=unix --property=ExecMainStartTimestamp --value"
+    read = host.check_output(f"{started} systemd-journald.service").lstrip("@")
+    laid = host.check_output("stat --format=%Z /etc/systemd/journald.conf.d/ptslink.conf")
+    assert int(read) >= int(laid)
+    assert "ptslink" in host.check_output("journalctl --unit=ptslink.service --lines=5 --no-pager")
+
+
+def test_the_proxys_logs_are_rotated_by_size_and_nothing_twice(host: Any) -> None:
+    timer = host.service("ptslink-nginx-logs.timer")
+    assert timer.is_enabled
+    assert timer.is_running
+    ours = host.run("logrotate --debug /etc/ptslink/nginx-logs.conf")
+    assert (ours.rc, "error" in ours.stderr.replace("error.log", "")) == (0, False), ours.stderr
+    # The distribution's own run has our logs once, and does not read our file.
+    all_logs = host.run("logrotate --debug /etc/logrotate.conf")
+    assert all_logs.rc == 0
+    assert "duplicate" not in all_logs.stderr
+    assert all_logs.stderr.count("considering log /var/log/nginx/ptslink.access.log") <= 1
+    assert "nginx-logs.conf" not in all_logs.stderr
 
 
 def test_the_journal_is_the_servers_alone(host: Any) -> None:
@@ -161,6 +213,30 @@ def test_a_controller_gets_in(site: Any, probe: Callable[..., Mapping[str, Any]]
         assert report["status"] == 101, report
         assert report["accept_ok"], report
         assert report["ok"], report["cause"]
+
+
+@pytest.fixture
+def address6(site: Any) -> str:
+    if not site.address6:
+        pytest.skip("no address to ask by IPv6 (no --public-host6)")
+    return str(site.address6)
+
+
+def test_a_controller_gets_in_by_ipv6(
+    site: Any, address6: str, probe: Callable[..., Mapping[str, Any]]
+) -> None:
+    for port in site.link_ports:
+        report = probe(site.url(port, address=address6))
+        assert report["status"] == 101, report
+        assert report["accept_ok"], report
+        assert report["ok"], report["cause"]
+
+
+def test_the_firewall_denies_the_rest_by_ipv6(address6: str) -> None:
+    """Nothing listens there; where no firewall stands before it, the host itself says so."""
+    with pytest.raises(OSError, match=r"timed out|Permission denied|No route") as error:
+        socket.create_connection((address6, 9), timeout=2)
+    assert error.value.errno != errno.ECONNREFUSED
 
 
 def test_a_wrong_path_is_told_the_right_one(site: Any) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
+from ansible.module_utils import host_firewall_rate as rate
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.host_firewall_guard import (
     ARGUMENTS,
@@ -22,6 +23,7 @@ from ansible.module_utils.host_firewall_guard import (
     link_rules,
     pending,
     put_back,
+    shut_to,
     ssh_found,
 )
 
@@ -42,6 +44,10 @@ description:
     ones, after C(firewall-cmd --check-config), and what others have put in for this boot only is
     put in again. A firewalld that does not come up is put back at once.
   - >-
+    Limits of new connections are an nft table named after the mark, ahead of firewalld's own,
+    with a unit that brings it back after a reboot: a limit in a rich rule counts all addresses
+    together.
+  - >-
     Before a change it arms a dead-man switch: a timer of the host itself that puts the former
     rules back unless it is stopped in time, which the caller does over a new connection. Returns
     C(armed), the name of that timer, or nothing where nothing changed.
@@ -60,6 +66,10 @@ options:
         elements: str
         default: []
         description: Networks it is open to; none means all.
+      rate:
+        type: int
+        default: 0
+        description: New connections a second that one address may open to it; 0 sets no limit.
       purpose: {type: str, required: true, description: Written beside the rule.}
   ssh_ports:
     type: list
@@ -393,9 +403,9 @@ def way_back(state: State, again: Sequence[Sequence[str]]) -> list[str]:
     else:
         lines.append("systemctl stop firewalld.service")
     if not state.enabled:
+        # Nor masked again: the mask was ours, and one left behind would keep firewalld from
+        # whoever starts it by hand.
         lines.append("systemctl disable firewalld.service")
-    if masked():
-        lines += [f"ln -sfn /dev/null {MASK}", "systemctl daemon-reload"]
     return lines
 
 
@@ -460,13 +470,15 @@ def refuse_open(state: State) -> None:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    mark = module.params["mark"]
     # An interrupted run may have left its change unconfirmed.
     armed = "" if module.check_mode else pending()
-    installed = bool(module.get_bin_path("firewall-cmd"))
+    installed, nft = bool(module.get_bin_path("firewall-cmd")), module.get_bin_path("nft")
     try:
         ssh, ports, run_from = ssh_found(module.params["ssh_ports"], module.params["ssh_sources"])
         link = list(link_rules(module.params["rules"]))
-        wanted = policies(ssh, link, module.params["mark"], module.params["ipv6"])
+        limits = rate.wanted_held(rate.limits(module.params["rules"], ports), nft, mark)
+        wanted = policies(ssh, link, mark, module.params["ipv6"])
         names = [policy.name for policy in wanted]
         if installed:
             state = read_state(names)
@@ -475,16 +487,24 @@ def main() -> None:
             state = State(False, False, "public", {}, {}, dict.fromkeys(names))
         else:
             raise Refused("firewalld is not installed")
+        limited = rate.read(nft, mark)
         todo = plan(state, wanted)
         after = outcome(state, wanted)
-        if todo and not module.check_mode:
+        changed = bool(todo) or limited != limits
+        if changed and not module.check_mode:
+            rate.check(limits, nft)
             again: list[list[str]] = []
             if state.active:
                 permanent = parse_zones(must("firewall-cmd", "--permanent", "--list-all-zones"))
                 again = volatile(state.zones, permanent)
-            armed = arm(lambda: way_back(state, again), module.params["patience_seconds"])
+            armed = arm(
+                lambda: way_back(state, again) + rate.way_back(limited, nft, mark),
+                module.params["patience_seconds"],
+            )
             try:
-                apply(todo, again, offline=not state.active)
+                if todo:
+                    apply(todo, again, offline=not state.active)
+                rate.bring(limited, limits, nft, mark)
                 after = read_state(names)
                 left = plan(after, wanted)
                 if left:
@@ -495,13 +515,18 @@ def main() -> None:
                 raise
     except (Refused, OSError, ValueError) as error:
         module.fail_json(msg=f"The firewall could not be brought to its rules: {error}")
+    if warning := shut_to(run_from, link):
+        module.warn(warning)
     module.exit_json(
-        changed=bool(todo),
+        changed=changed,
         armed=armed,
         ssh_ports=ports,
         run_from=run_from,
         strangers=after.strangers(),
-        diff={"before": state.text(), "after": after.text()},
+        diff={
+            "before": "\n".join([state.text().rstrip(), *limited.lines, ""]),
+            "after": "\n".join([after.text().rstrip(), *limits.lines, ""]),
+        },
     )
 
 

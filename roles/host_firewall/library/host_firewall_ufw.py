@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible.module_utils import host_firewall_rate as rate
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.host_firewall_guard import (
     ARGUMENTS,
@@ -20,6 +21,7 @@ from ansible.module_utils.host_firewall_guard import (
     keep,
     link_rules,
     pending,
+    shut_to,
     ssh_found,
 )
 
@@ -34,6 +36,9 @@ description:
     Every rule it writes carries a mark as its comment. Only marked rules are ever removed; other
     rules are kept and returned as C(strangers).
   - Never resets, and never denies before it has allowed.
+  - >-
+    Limits of new connections are an nft table named after the mark, ahead of ufw's own, with a
+    unit that brings it back after a reboot.
   - >-
     Before a change it arms a dead-man switch: a timer of the host itself that puts the former
     rules back unless it is stopped in time, which the caller does over a new connection. Returns
@@ -53,6 +58,10 @@ options:
         elements: str
         default: []
         description: Networks it is open to; none means all.
+      rate:
+        type: int
+        default: 0
+        description: New connections a second that one address may open to it; 0 sets no limit.
       purpose: {type: str, required: true, description: The rest of the comment.}
   ssh_ports:
     type: list
@@ -242,45 +251,58 @@ class Ufw:
             self("reload")
 
 
-def way_back(active: bool) -> list[str]:
-    """The shell lines that put the former rules back."""
-    return [*keep(FILES), "ufw reload" if active else "ufw --force disable"]
+def way_back(active: bool, limits: list[str]) -> list[str]:
+    """The shell lines that put the former rules back, and then the former limits."""
+    return [*keep(FILES), "ufw reload" if active else "ufw --force disable", *limits]
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     mark, ipv6 = module.params["mark"], module.params["ipv6"]
-    binary = module.get_bin_path("ufw")
+    binary, nft = module.get_bin_path("ufw"), module.get_bin_path("nft")
     # An interrupted run may have left its change unconfirmed.
     armed = "" if module.check_mode else pending()
     try:
         ssh, ports, run_from = ssh_found(module.params["ssh_ports"], module.params["ssh_sources"])
         link = list(link_rules(module.params["rules"]))
+        limits = rate.wanted_held(rate.limits(module.params["rules"], ports), nft, mark)
         if binary is None:
             if not module.check_mode:
                 raise Refused("ufw is not installed")
             state = State(active=False, incoming="unset", rules={}, ipv6=ipv6)
         else:
             state = Ufw(binary).state()
+        limited = rate.read(nft, mark)
         todo = plan(state, ssh, link, mark, ipv6)
         after = outcome(state, todo, mark, ipv6)
-        if todo and binary is not None and not module.check_mode:
+        changed = bool(todo) or limited != limits
+        if changed and binary is not None and not module.check_mode:
             ufw = Ufw(binary)
-            armed = arm(lambda: way_back(state.active), module.params["patience_seconds"])
+            rate.check(limits, nft)
+            armed = arm(
+                lambda: way_back(state.active, rate.way_back(limited, nft, mark)),
+                module.params["patience_seconds"],
+            )
             ufw.apply(todo, mark, ipv6)
+            rate.bring(limited, limits, nft, mark)
             after = ufw.state()
             left = plan(after, ssh, link, mark, ipv6)
             if left:
                 raise Refused(f"after the change ufw still lacks: {left}")
     except (Refused, OSError, ValueError) as error:
         module.fail_json(msg=f"The firewall could not be brought to its rules: {error}")
+    if warning := shut_to(run_from, link):
+        module.warn(warning)
     module.exit_json(
-        changed=bool(todo),
+        changed=changed,
         armed=armed,
         ssh_ports=ports,
         run_from=run_from,
         strangers=[text for text, comment in after.rules.items() if not comment.startswith(mark)],
-        diff={"before": state.text(), "after": after.text()},
+        diff={
+            "before": "\n".join([state.text().rstrip(), *limited.lines, ""]),
+            "after": "\n".join([after.text().rstrip(), *limits.lines, ""]),
+        },
     )
 
 

@@ -34,6 +34,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
             "port": {"type": "int", "required": True},
             "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
             "sources": {"type": "list", "elements": "str", "default": []},
+            "rate": {"type": "int", "default": 0},
             "purpose": {"type": "str", "required": True},
         },
     },
@@ -89,6 +90,25 @@ def link_rules(rules: Iterable[Mapping[str, Any]]) -> Iterator[Rule]:
                 network(source) if source else None,
                 rule["purpose"],
             )
+
+
+def shut_to(run_from: str | None, rules: Iterable[Rule]) -> str:
+    """A warning where ports of the link are shut to where this run comes from, or nothing."""
+    let_in: dict[int, bool] = {}
+    for rule in rules if run_from else ():
+        if rule.purpose == "controllers":
+            fits = rule.source is None or ipaddress.ip_address(run_from) in ipaddress.ip_network(
+                rule.source
+            )
+            let_in[rule.port] = let_in.get(rule.port, False) or fits
+    shut = [str(port) for port, fits in let_in.items() if not fits]
+    if not shut:
+        return ""
+    return (
+        f"port {', '.join(shut)} is shut to {run_from}, where this run comes from: the link cannot "
+        "be proven from there. Fix: add it to host_firewall_link_sources, or to the port's "
+        "networks in host_firewall_link_port_sources"
+    )
 
 
 def unit_of(pid: str) -> str:

@@ -44,6 +44,15 @@ def table(seen: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def cut_in_silence(seen: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether any link opened well and did not survive being left silent."""
+    return any(
+        step["name"] == "idle" and step["status"] == "failed"
+        for hop in seen
+        for step in hop.get("steps") or ()
+    )
+
+
 def verdict(seen: Iterable[Mapping[str, Any]]) -> str:
     """Nothing where every hop works, or the sentence that names the first broken one."""
     for hop in seen:
@@ -57,6 +66,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "link_check_cut_in_silence": cut_in_silence,
             "link_check_hops": hops,
             "link_check_table": table,
             "link_check_verdict": verdict,

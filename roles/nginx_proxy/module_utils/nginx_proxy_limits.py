@@ -1,4 +1,4 @@
-"""nginx's own limits, raised in a main configuration file that is somebody else's.
+"""nginx's own limits, raised (and lowered again) in a main configuration file that is not ours.
 
 Pure: text in, text out. Only a number changes, or one line is added; whether nginx accepts the
 result is for `nginx -t` to say.
@@ -7,7 +7,7 @@ result is for `nginx -t` to say.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 #: Where each directive belongs.
 HOMES: Mapping[str, list[str]] = {"worker_connections": ["events"], "worker_rlimit_nofile": []}
@@ -47,6 +47,40 @@ def raised(text: str, least: Mapping[str, int]) -> str:
     return text
 
 
+def numbers(text: str, directives: Iterable[str]) -> dict[str, int | None]:
+    """The number each directive has in ``text``; None where it has none."""
+    found, _ = _look(text)
+    return {
+        directive: int(found[directive][0])
+        if directive in found and found[directive][0].isdecimal()
+        else None
+        for directive in directives
+    }
+
+
+def lowered(text: str, former: Mapping[str, int | None], most: Mapping[str, int]) -> str:
+    """``text`` with each directive at its former number again, or gone where it had none.
+
+    A number above ``most``, which is more than was ever asked for here, is somebody else's and
+    stays; so does one that is not above the former.
+    """
+    found, _ = _look(text)
+    edits = []
+    for directive, number in former.items():
+        value = found.get(directive)
+        if value is None or not value[0].isdecimal():
+            continue
+        if (number or 0) < int(value[0]) <= most.get(directive, 0):
+            edits.append(
+                _removed(text, directive, value)
+                if number is None
+                else (value.start(), value.end(), str(number))
+            )
+    for start, end, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[end:]
+    return text
+
+
 def most_open_files(limits: str, status: str) -> int | None:
     """How many files a process may let its children open, by its ``/proc/PID/limits`` and
     ``status``; None where nothing but the kernel's own limit stops it.
@@ -64,6 +98,17 @@ def _added(directive: str, number: int, events: tuple[int, int]) -> tuple[int, i
     if HOMES[directive]:
         return inside, inside, f"\n    {directive} {number};"
     return before, before, f"{directive} {number};\n"
+
+
+def _removed(text: str, directive: str, value: re.Match[str]) -> tuple[int, int, str]:
+    """What to take away for a directive that is to go: with its line, where it has one alone."""
+    start = text.rindex(directive, 0, value.start())
+    end = text.index(";", value.end()) + 1
+    line = text.rfind("\n", 0, start) + 1
+    alone = not text[line:start].strip()
+    if text[end : end + 1] == "\n":
+        return (line if alone else start), end + 1, ""
+    return (line - 1 if alone and line else start), end, ""
 
 
 def _look(text: str) -> tuple[dict[str, re.Match[str]], tuple[int, int] | None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import yaml
 
 #: How alike a name without a known prefix must be to a known one to be called a slip of the pen.
 SLIP = 0.93
+#: The oldest Python the server runs on, as pyproject.toml has it (a test compares them).
+PYTHON_LEAST = (3, 11)
 
 
 def known_variables(roles_directory: str) -> dict[str, list[str]]:
@@ -25,18 +29,40 @@ def known_variables(roles_directory: str) -> dict[str, list[str]]:
     return known
 
 
+def project_version(pyproject: str) -> str:
+    """The version of the checkout whose pyproject.toml this is."""
+    described = tomllib.loads(Path(pyproject).read_text(encoding="utf-8"))
+    return str(described["project"]["version"])
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """A version as something to compare: its leading numbers."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
 def unknown_variables(
     names: Iterable[str],
     known: Mapping[str, Iterable[str]],
-    renamed: Mapping[str, Mapping[str, Any]],
+    other_names: Mapping[str, Mapping[str, Any]],
+    version: str,
 ) -> list[str]:
-    """One sentence for each of ``names`` that looks like a role's variable and is none."""
+    """One sentence for each of ``names`` that looks like a role's variable and is none.
+
+    Args:
+        other_names: what people may call a variable -> ``to``, its name here. One that was ours has
+            ``until``: from that version on it is a name like any other that nobody knows.
+        version: of these playbooks.
+    """
     every = sorted(name for role in known.values() for name in role)
     complaints = []
     for name in sorted(set(names) - set(every)):
-        if name in renamed:
+        other = other_names.get(name, {})
+        until = other.get("until")
+        if other and (until is None or numbers(version) < numbers(until)):
             complaints.append(
-                f"{name} is now called {renamed[name]['to']}: rename it where you set it"
+                f"{name} is {'called' if until is None else 'now called'} {other['to']}: "
+                "rename it where you set it"
             )
             continue
         role = next((role for role in known if name.startswith(f"{role}_")), None)
@@ -67,11 +93,7 @@ def strangers(
         for claim in wanted:
             if port not in claim["ports"]:
                 continue
-            # A socket unit's listener is held by process 1 until its service starts.
-            by_socket_unit = any(process["pid"] == 1 for process in processes) and any(
-                unit.endswith(".socket") for unit in claim["units"]
-            )
-            if by_socket_unit or any(process["unit"] in claim["units"] for process in processes):
+            if any(process["unit"] in claim["units"] for process in processes):
                 continue
             names = [
                 f"{process['command']} (pid {process['pid']}, {process['unit'] or 'no unit'})"
@@ -82,6 +104,35 @@ def strangers(
                 + (", ".join(names) or "a process that cannot be named")
             )
     return list(dict.fromkeys(complaints))
+
+
+def shared(wanted: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One sentence for each port that two variables want."""
+    claims = [(int(port), claim["variable"]) for claim in wanted for port in claim["ports"]]
+    complaints = []
+    for number, (port, variable) in enumerate(claims):
+        for other, another in claims[:number]:
+            if port == other and variable != another:
+                complaints.append(f"port {port} is wanted by {another} and by {variable}")
+    return complaints
+
+
+def python_complaint(path: str, seen: str) -> str:
+    """What is wrong with the Python the server is to run with, or nothing.
+
+    Args:
+        path: where it is; empty where none is asked for.
+        seen: its version as in "3.11", empty where there is none. One that has its version in its
+            name is brought by a package of that name.
+    """
+    least = ".".join(map(str, PYTHON_LEAST))
+    if not path or (not seen and re.search(r"python3\.\d+$", path)):
+        return ""
+    if not seen:
+        return f"There is no {path} that runs"
+    if numbers(seen) < PYTHON_LEAST:
+        return f"{path} is Python {seen}, and {least} or newer is needed"
+    return ""
 
 
 def clock_complaint(epoch: float, limit: int) -> str:
@@ -102,6 +153,9 @@ class FilterModule:
         return {
             "preflight_clock_complaint": clock_complaint,
             "preflight_known_variables": known_variables,
+            "preflight_project_version": project_version,
+            "preflight_python_complaint": python_complaint,
+            "preflight_shared": shared,
             "preflight_strangers": strangers,
             "preflight_unknown_variables": unknown_variables,
         }

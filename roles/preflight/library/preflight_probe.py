@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -20,7 +22,8 @@ description:
   - >-
     Returns C(listeners) (each listening socket on one of the ports with the processes and
     systemd units that hold it), C(free_mb) (directory to free MiB), C(epoch) (the host's
-    clock, seconds since 1970 UTC) and C(ipv6) (whether the kernel speaks it).
+    clock, seconds since 1970 UTC), C(ipv6) (whether the kernel speaks it) and C(pythons)
+    (path to version as in 3.11; empty where none runs).
 options:
   ports: {type: list, elements: int, default: [], description: TCP ports to look for listeners on.}
   directories:
@@ -28,6 +31,11 @@ options:
     elements: path
     default: []
     description: Directories, or their nearest existing parents, to measure free space of.
+  pythons:
+    type: list
+    elements: path
+    default: []
+    description: Interpreters to ask for their version.
 author: ptslink authors
 """
 
@@ -92,17 +100,51 @@ def holders(inodes: Iterable[str]) -> dict[str, list[tuple[int, str, str]]]:
     return {inode: sorted(processes) for inode, processes in found.items()}
 
 
+def socket_units(shown: str) -> dict[int, str]:
+    """Port -> socket units that listen on it, of the text of `systemctl show`."""
+    found: dict[int, list[str]] = {}
+    for block in shown.split("\n\n"):
+        properties = [line.partition("=") for line in block.splitlines()]
+        unit = "".join(value for name, _, value in properties if name == "Id")
+        for name, _, value in properties:
+            port = re.search(r":(\d+) \(Stream\)$", value) if name == "Listen" else None
+            if port and unit not in found.setdefault(int(port[1]), []):
+                found[int(port[1])].append(unit)
+    return {port: " and ".join(sorted(units)) for port, units in found.items()}
+
+
+def output(*command: str) -> str:
+    """What a command that only asks something says; nothing where it fails or is not there."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
 def listeners(ports: Collection[int]) -> list[dict[str, Any]]:
     """One entry a listening socket on ``ports``: its port and who holds it."""
     inodes: dict[str, int] = {}
     for table in ("tcp", "tcp6"):
         inodes.update(listening_inodes(read(PROC / "net" / table), ports))
     held = holders(inodes) if inodes else {}
+    # A socket unit's listener is held by process 1, alone until its service starts: the
+    # control group of process 1 says nothing of whose it is.
+    units: dict[int, str] = {}
+    if any(pid == 1 for processes in held.values() for pid, _, _ in processes):
+        ask = ["systemctl", "show", "*.socket", "--state=listening,running"]
+        units = socket_units(output(*ask, "--property=Id", "--property=Listen"))
     return [
         {
             "port": port,
             "processes": [
-                {"pid": pid, "command": command, "unit": unit}
+                {
+                    "pid": pid,
+                    "command": command,
+                    "unit": units.get(port, unit) if pid == 1 else unit,
+                }
                 for pid, command, unit in held.get(inode, [])
             ],
         }
@@ -124,6 +166,7 @@ def main() -> None:
         argument_spec={
             "ports": {"type": "list", "elements": "int", "default": []},
             "directories": {"type": "list", "elements": "path", "default": []},
+            "pythons": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -133,6 +176,10 @@ def main() -> None:
         free_mb={directory: free_mb(directory) for directory in module.params["directories"]},
         epoch=time.time(),
         ipv6=(PROC / "net" / "if_inet6").exists(),
+        pythons={
+            path: output(path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
+            for path in module.params["pythons"]
+        },
     )
 
 

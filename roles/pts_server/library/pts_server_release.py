@@ -124,8 +124,12 @@ def unpack(archive: Path, directory: Path) -> None:
             (directory / member.name).write_bytes(content.read())
 
 
-def install(home: Path, archive: Path, python: str) -> None:
-    """Make the virtual environment at its final place and mark it once it is whole."""
+def install(home: Path, archive: Path, python: str, selinux: bool = False) -> None:
+    """Make the virtual environment at its final place and mark it once it is whole.
+
+    Args:
+        selinux: whether the host has SELinux on: systemd starts what the policy calls a program.
+    """
     if home.exists():
         shutil.rmtree(home)
     interpreter = str(home / "bin" / "python")
@@ -146,6 +150,8 @@ def install(home: Path, archive: Path, python: str) -> None:
             PIP_CONFIG_FILE=os.devnull,
         )
     run(str(home / "bin" / "ptslink"), "--version")
+    if selinux:
+        run("restorecon", "-R", str(home))
     partial = home / f"{MARKER}.partial"
     partial.write_text(json.dumps({"archive": archive.name, "python": python}) + "\n")
     os.sync()
@@ -185,6 +191,7 @@ def main() -> None:
                             releases.directory / wanted,
                             Path(module.params["archive"]),
                             module.params["python"],
+                            module.selinux_enabled(),
                         )
         if state == "current" and before != wanted:
             result["changed"] = True

@@ -4,22 +4,26 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import difflib
 import grp
-import json
 import os
+import platform
 import pwd
-import time
+import subprocess
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.nginx_proxy_limits import lowered, numbers
 from ansible.module_utils.pts_server_redact import redacted
+from ansible.module_utils.run_record_files import Records
 
 DOCUMENTATION = r"""
 module: run_record_state
-short_description: Keeps the state a good run left, and puts it back
+short_description: Keeps the state a good run left, and puts it back; keeps what a run did
 description:
   - >-
     A record holds named files and links (content, owner, mode; or that there is none) and notes
@@ -27,12 +31,18 @@ description:
   - >-
     Putting one back changes only what differs, and first keeps what it is about to replace, as a
     record of its own that is never taken for a good one.
+  - >-
+    Of files that are not ours (C(limits)) numbers alone are kept. Putting back lowers what runs
+    raised, and leaves all else as it is, a number higher than any that was asked for included.
+  - >-
+    C(run) is an account of the run, kept as C(run-*.json) with what only the host knows: versions,
+    and how the files differ from those of the last good run. It is never put back.
 options:
   state:
     type: str
-    choices: [kept, put_back]
+    choices: [kept, put_back, told]
     required: true
-    description: What will be true afterwards.
+    description: What will be true afterwards; C(told) keeps the account of the run alone.
   directory: {type: path, required: true, description: Where records are.}
   paths:
     type: list
@@ -51,6 +61,12 @@ options:
     type: path
     required: true
     description: A record whose target of this link is gone cannot be put back and is passed over.
+  limits:
+    type: dict
+    default: {}
+    description: Files of others, and for directives in them the number that is asked for now.
+  run: {type: dict, description: The account of this run.}
+  run_name: {type: str, default: "", description: The name of its record.}
 author: ptslink authors
 """
 
@@ -112,49 +128,82 @@ def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     return [path for path, state in wanted.items() if there.get(path) != state]
 
 
-def shown(changes: Iterable[str], there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The lines of what is replaced (-) and what is put back (+), without context or secrets."""
+def shown(
+    changes: Iterable[str],
+    there: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    sides: tuple[str, str] = ("replaced", "put back"),
+) -> str:
+    """The lines of what is replaced (-) and what takes its place (+), no context, no secrets."""
     lines: list[str] = []
     for path in changes:
         lines += difflib.unified_diff(
             redacted(text(there.get(path))).splitlines(),
             redacted(text(wanted[path])).splitlines(),
-            f"replaced {path}",
-            f"put back {path}",
+            f"{sides[0]} {path}",
+            f"{sides[1]} {path}",
             n=0,
             lineterm="",
         )
     return "\n".join(lines)
 
 
-class Records:
-    """Record files in a directory, oldest first by their names."""
+def limits_found(asked: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What files of others have for the directives asked for, and what is asked for."""
+    return {
+        path: {
+            "found": numbers(read(path), directives),
+            "asked": {directive: int(number) for directive, number in directives.items()},
+        }
+        for path, directives in asked.items()
+        if directives and Path(path).is_file()
+    }
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
 
-    def names(self, kind: str) -> list[str]:
-        return sorted(path.name for path in self.directory.glob(f"{kind}-*.json"))
+def read(path: str) -> str:
+    """The text of a file that is not ours, byte for byte."""
+    return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
 
-    def read(self, name: str) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads((self.directory / name).read_text(encoding="utf-8"))
-        return record
 
-    def write(self, kind: str, record: Mapping[str, Any], keep: int) -> str:
-        """Keep a record and forget the oldest of its kind beyond ``keep``."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time()))
-        name = f"{kind}-{stamp}-{time.time_ns() % 10**9:09}.json"
-        partial = self.directory / f".{name}"
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.directory / name)
-        for old in self.names(kind)[:-keep]:
-            (self.directory / old).unlink()
-        return name
+def lowerings(
+    limits: Iterable[Mapping[str, Mapping[str, Any]]], wanted: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Files of others that have numbers our runs raised -> their text with those of ``wanted``.
+
+    Args:
+        limits: what `limits_found` has found, now and for each record there is.
+    """
+    most: dict[tuple[str, str], int] = {}
+    for path, directive, number in (
+        (path, directive, number)
+        for one in limits
+        for path, state in one.items()
+        for directive, number in state["asked"].items()
+    ):
+        most[path, directive] = max(number, most.get((path, directive), 0))
+    fresh = {
+        path: lowered(
+            read(path),
+            state["found"],
+            {directive: most.get((path, directive), 0) for directive in state["found"]},
+        )
+        for path, state in wanted.items()
+        if Path(path).is_file()
+    }
+    return {path: text for path, text in fresh.items() if text != read(path)}
+
+
+def rewrite(path: str, content: str) -> None:
+    """Give a file of others (of a link: what it leads to) new text, in one rename."""
+    target = Path(path).resolve()
+    status = target.stat()
+    fresh = target.with_name(f".{target.name}.put-back")
+    fresh.write_text(content, encoding="utf-8", errors="surrogateescape")
+    os.chown(fresh, status.st_uid, status.st_gid)
+    fresh.chmod(status.st_mode & 0o7777)
+    with fresh.open("rb") as file:
+        os.fsync(file.fileno())
+    fresh.replace(target)
 
 
 def usable(record: Mapping[str, Any], release_link: Path) -> bool:
@@ -163,17 +212,52 @@ def usable(record: Mapping[str, Any], release_link: Path) -> bool:
     return bool(link and "link" in link and (release_link.parent / link["link"]).is_dir())
 
 
+@dataclass(frozen=True)
+class Way:
+    """The way back to a record: what is there now, and what has to change."""
+
+    name: str
+    record: dict[str, Any]
+    there: dict[str, Any]
+    changes: list[str]
+    #: Path of a file of others -> its text with the numbers of the record.
+    lowerings: dict[str, str]
+
+    def difference(self) -> str:
+        """For a person, without secrets."""
+        parts = [shown(self.changes, self.there, self.record["paths"])]
+        for path, text in self.lowerings.items():
+            before, after = read(path).splitlines(), text.splitlines()
+            parts.append(
+                "\n".join(
+                    difflib.unified_diff(
+                        before, after, f"replaced {path}", f"put back {path}", n=0, lineterm=""
+                    )
+                )
+            )
+        return "\n".join(part for part in parts if part)
+
+
 def choose(
-    records: Records, which: str, release_link: Path
-) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """(name, record, what is there now) of the record to put back."""
-    for name in reversed(records.names("good")):
+    records: Records, which: str, release_link: Path, limits: Mapping[str, Any] | None = None
+) -> Way:
+    """The way back to the record that is to be put back."""
+    names = records.names("good")
+    known = [limits or {}, *(records.read(name).get("limits", {}) for name in names)]
+    for name in reversed(names):
         record = records.read(name)
         if not usable(record, release_link):
             continue
         there = {path: look(Path(path)) for path in record["paths"]}
-        if which == "last" or differences(there, record["paths"]):
-            return name, record, there
+        way = Way(
+            name,
+            record,
+            there,
+            differences(there, record["paths"]),
+            lowerings(known, record.get("limits", {})),
+        )
+        if which == "last" or way.changes or way.lowerings:
+            return way
     raise Missing(
         "no good run before this one is on record"
         if which == "last"
@@ -181,49 +265,116 @@ def choose(
     )
 
 
+def system() -> dict[str, str]:
+    """What only the host knows of versions."""
+    said = {"host_python": platform.python_version(), "kernel": platform.release()}
+    with contextlib.suppress(OSError):
+        said["os"] = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    with contextlib.suppress(OSError):
+        done = subprocess.run(
+            ["nginx", "-v"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin"},
+        )
+        said["nginx"] = done.stdout.strip().rpartition("/")[2]
+    return said
+
+
+def tell(records: Records, parameters: Mapping[str, Any], since: str) -> dict[str, Any]:
+    """Keep the account of this run; it, and why it could not be kept if so.
+
+    Args:
+        since: how the files differ from those of the good run before this one.
+    """
+    run = dict(parameters["run"])
+    link = Path(parameters["release_link"])
+    run["versions"] = {
+        "ptslink": link.readlink().name if link.is_symlink() else "",
+        **run["versions"],
+        **system(),
+    }
+    if since:
+        run["since_last_good"] = since
+    try:
+        records.write("run", run, parameters["keep"], parameters["run_name"])
+    except OSError as why:
+        return {"run": run, "unkept": str(why)}
+    return {"run": run}
+
+
+def keep_good(records: Records, parameters: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Keep what this run left, unless the newest record is the same; the result of the module."""
+    fresh = {
+        "paths": {path: look(Path(path)) for path in parameters["paths"]},
+        "limits": limits_found(parameters["limits"]),
+        "notes": parameters["notes"],
+    }
+    newest = records.names("good")[-1:]
+    last = records.read(newest[0]) if newest else {"paths": {}}
+    result: dict[str, Any] = {"changed": last != fresh, "record": (newest or [None])[0]}
+    if check_mode:
+        return result
+    if result["changed"]:
+        result["record"] = records.write("good", fresh, parameters["keep"])
+    if parameters["run"]:
+        before = {path: last["paths"].get(path) for path in fresh["paths"]}
+        changes = differences(before, fresh["paths"])
+        result |= tell(
+            records, parameters, shown(changes, before, fresh["paths"], ("good run before", "now"))
+        )
+    return result
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["kept", "put_back"], "required": True},
+            "state": {"type": "str", "choices": ["kept", "put_back", "told"], "required": True},
             "directory": {"type": "path", "required": True},
             "paths": {"type": "list", "elements": "path", "default": []},
             "notes": {"type": "dict", "default": {}},
             "keep": {"type": "int", "default": 10},
             "which": {"type": "str", "choices": ["last", "previous"], "default": "last"},
             "release_link": {"type": "path", "required": True},
+            "limits": {"type": "dict", "default": {}},
+            "run": {"type": "dict"},
+            "run_name": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     parameters = module.params
     records = Records(Path(parameters["directory"]))
     if parameters["state"] == "kept":
-        fresh = {
-            "paths": {path: look(Path(path)) for path in parameters["paths"]},
-            "notes": parameters["notes"],
-        }
-        newest = records.names("good")[-1:]
-        if newest and records.read(newest[0]) == fresh:
-            module.exit_json(changed=False, record=newest[0])
-        if module.check_mode:
-            module.exit_json(changed=True, record=None)
-        module.exit_json(changed=True, record=records.write("good", fresh, parameters["keep"]))
+        module.exit_json(**keep_good(records, parameters, module.check_mode))
+    if parameters["state"] == "told":
+        module.exit_json(
+            changed=False, **({} if module.check_mode else tell(records, parameters, ""))
+        )
 
+    found = limits_found(parameters["limits"])
     try:
-        name, record, there = choose(records, parameters["which"], Path(parameters["release_link"]))
+        way = choose(records, parameters["which"], Path(parameters["release_link"]), found)
     except Missing as missing:
         module.exit_json(changed=False, found=False, reason=str(missing))
-    changes = differences(there, record["paths"])
-    if changes and not module.check_mode:
-        records.write("replaced", {"paths": there, "notes": {}}, parameters["keep"])
-        for path in changes:
-            lay(Path(path), record["paths"][path])
+    difference = way.difference()
+    if (way.changes or way.lowerings) and not module.check_mode:
+        records.write(
+            "replaced", {"paths": way.there, "limits": found, "notes": {}}, parameters["keep"]
+        )
+        for path in way.changes:
+            lay(Path(path), way.record["paths"][path])
+        for path, content in way.lowerings.items():
+            rewrite(path, content)
     module.exit_json(
-        changed=bool(changes),
+        changed=bool(way.changes or way.lowerings),
         found=True,
-        record=name,
-        notes=record["notes"],
-        changes=changes,
-        difference=shown(changes, there, record["paths"]),
+        record=way.name,
+        notes=way.record["notes"],
+        changes=[*way.changes, *way.lowerings],
+        difference=difference,
     )
 
 

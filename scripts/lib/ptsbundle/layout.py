@@ -34,10 +34,13 @@ ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 #: Every package a role may ask for on Debian, whichever way its variables are set, and
 #: python3-apt, without which Ansible's own package module would fetch it.
-#: tests/unit/bundle/test_layout.py holds this against the roles.
+#: tests/unit/bundle/test_content.py and tests/unit/roles/test_platforms_and_proxy.py hold this
+#: against the roles.
 PACKAGES: Final = (
     "certbot",
     "firewalld",
+    "logrotate",
+    "nftables",
     "nginx",
     "openssl",
     "python3-apt",

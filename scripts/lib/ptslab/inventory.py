@@ -21,6 +21,8 @@ def host_variables(lab: Lab, machine: Machine) -> dict[str, Any]:
         # Shared connections end with the lab, and never serve its successor.
         "ansible_control_path_dir": str(lab.control_sockets),
         "ansible_python_interpreter": "/usr/bin/python3",
+        # By IPv6 a machine has what every interface has: it is reached from this computer alone.
+        "lab_link_local": lab.layout.machine_link_local(machine.index),
     }
 
 

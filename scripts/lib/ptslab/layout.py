@@ -170,6 +170,10 @@ class Layout:
     def machine_mac(self, index: int) -> str:
         return f"02:77:{self.slot:02x}:00:00:{FIRST_MACHINE + index:02x}"
 
+    def machine_link_local(self, index: int) -> str:
+        """What the machine's kernel makes of its MAC (EUI-64), with the way there from here."""
+        return f"fe80::77:{self.slot:x}ff:fe00:{FIRST_MACHINE + index:x}%{self.bridge}"
+
     @property
     def bridge_mac(self) -> str:
         return f"02:77:{self.slot:02x}:00:00:01"

@@ -54,7 +54,7 @@ def resolved(name: str, variables: dict[str, Any]) -> Iterator[str]:
     if "{{" not in name:
         yield name
         return
-    expression = re.sub(r"__\w+\[[^\]]*\]", "", name)
+    expression = re.sub(r"\w+\[[^\]]*\]", "", name)
     yield from re.findall(r"'([a-z0-9][a-z0-9.+-]+)'", re.sub(r"==\s*'[^']*'", "", expression))
     for reference in re.findall(r"__\w+", name):
         value = variables.get(reference, "")

@@ -37,6 +37,12 @@ def test_a_machine_is_reached_by_address_key_and_checked_host_key() -> None:
     assert variables["ansible_python_interpreter"] == "/usr/bin/python3"
 
 
+def test_a_machine_is_reached_by_ipv6_through_the_labs_bridge() -> None:
+    variables = inventory(LAB)["_meta"]["hostvars"]["second"]
+    # EUI-64 of 02:77:03:00:00:0e.
+    assert variables["lab_link_local"] == "fe80::77:3ff:fe00:e%ptslab3"
+
+
 def test_shared_ssh_connections_live_and_die_with_the_lab() -> None:
     directory = Path(inventory(LAB)["_meta"]["hostvars"]["server"]["ansible_control_path_dir"])
     assert directory.is_relative_to(LAB.directory)

@@ -27,13 +27,35 @@ ROLE = """
   when: fails | default('') == 'ROLE'
 - ansible.builtin.debug: {msg: "({{ inventory_hostname }} has ROLE)"}
 """
+#: Entry points beside the main one that a host may fail in; the others do nothing.
+ENTRY = """
+- name: ROLE/ENTRY works
+  ansible.builtin.fail: {msg: broken}
+  when: fails | default('') == 'ROLE/ENTRY'
+- ansible.builtin.debug: {msg: "({{ inventory_hostname }} has ENTRY)"}
+"""
+ENTRIES = [
+    ("preflight", "reach"),
+    ("preflight", "root"),
+    ("pts_server", "check"),
+    ("run_record", "told"),
+]
 #: A machine is bare to its proof where a host is to be.
 LINK_CHECK = """
 - ansible.builtin.set_fact: {__link_check_host: {installed: "{{ not bare | default(false) }}"}}
 """
+WIRING = """
+__ptslink_bundle_given: false
+run_record_link: {proven: []}
+"""
 PUT_BACK = """
-- ansible.builtin.set_fact: {__run_record_back: {record: good, difference: the release}}
+- ansible.builtin.fail: {msg: "no good run"}
+  when: fails | default('') == 'put_back'
+- ansible.builtin.set_fact: {__run_record_back: {record: good, difference: the release, notes: {}}}
 - ansible.builtin.debug: {msg: "({{ inventory_hostname }} has put_back)"}
+"""
+LIFT_MASK = """
+- ansible.builtin.debug: {msg: "({{ inventory_hostname }} has lift_mask)"}
 """
 
 
@@ -43,13 +65,20 @@ def play(tmp_path: Path) -> Callable[..., Ended]:
     shutil.copytree(ROOT / "playbooks", tmp_path / "playbooks")
     for name in ("ansible.cfg", "site.yml"):
         shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "playbooks" / "vars" / "wiring.yml").write_text("__ptslink_bundle_given: false\n")
+    (tmp_path / "playbooks" / "vars" / "wiring.yml").write_text(WIRING)
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "controller-settings.txt.j2").write_text("what to type\n")
     for role in (ROOT / "roles").iterdir():
         for entry in (role / "tasks").glob("*.yml"):
             stub = tmp_path / "roles" / role.name / "tasks" / entry.name
             stub.parent.mkdir(parents=True, exist_ok=True)
             stub.write_text(ROLE.replace("ROLE", role.name) if entry.stem == "main" else "[]\n")
+    for role_name, entry_point in ENTRIES:
+        (tmp_path / "roles" / role_name / "tasks" / f"{entry_point}.yml").write_text(
+            ENTRY.replace("ROLE", role_name).replace("ENTRY", entry_point)
+        )
     (tmp_path / "roles" / "run_record" / "tasks" / "put_back.yml").write_text(PUT_BACK)
+    (tmp_path / "roles" / "host_firewall" / "tasks" / "lift_mask.yml").write_text(LIFT_MASK)
     with (tmp_path / "roles" / "link_check" / "tasks" / "main.yml").open("a") as stub_of_proof:
         stub_of_proof.write(LINK_CHECK)
 

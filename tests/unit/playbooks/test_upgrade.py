@@ -48,14 +48,19 @@ def test_the_canary_comes_first_and_the_others_in_batches(
     ]
 
 
+@pytest.mark.parametrize(
+    ("role", "touched"), [("link_check", ["a"]), ("ptslink_bundle", [])], ids=["late", "early"]
+)
 def test_a_canary_that_fails_is_put_back_and_nobody_else_is_touched(
-    upgrade: Callable[..., Ended],
+    upgrade: Callable[..., Ended], role: str, touched: list[str]
 ) -> None:
-    ended = upgrade(a={"fails": "link_check"})
+    ended = upgrade(a={"fails": role})
     assert ended.status != 0
-    assert ended.with_role("pts_server") == ["a"]
+    assert ended.with_role("pts_server") == touched
     assert ended.with_role("put_back") == ["a"]
-    assert "Failed: link_check works: broken" in ended.said
+    assert ended.with_role("lift_mask") == ["a"], "what was masked at first is not at last"
+    assert ended.with_role("told") == ["a"]
+    assert f"Failed: {role} works: broken" in ended.said
 
 
 def test_one_that_fails_later_ends_the_run_behind_its_batch(upgrade: Callable[..., Ended]) -> None:

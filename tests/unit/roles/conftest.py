@@ -30,7 +30,7 @@ def load(relative: str) -> ModuleType:
 @pytest.fixture(scope="session")
 def plugin() -> Callable[[str], ModuleType]:
     """What loads a plugin; those that others import are where Ansible would put them."""
-    for path in ROLES.glob("*/module_utils/*.py"):
+    for path in sorted(ROLES.glob("*/module_utils/*.py")):  # one imports another
         shared = load(str(path.relative_to(ROLES).with_suffix("")))
         sys.modules[f"ansible.module_utils.{path.stem}"] = shared
     return load

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from ptslink.doctor.probe import frames
+from ptslink.doctor.probe.frames import Frame
+from unit.probe.scripted import Peer, Script, ScriptedServer, right, upgraded
+
+SOURCE = Path(__file__).parents[3] / "src"
 
 
 @pytest.fixture
@@ -47,3 +56,53 @@ def test_the_table_is_one_line_a_hop(judge: Any) -> None:
         "ok     101  server                   ws://h/server",
         "BROKEN ---  out                      ws://h/out",
     ]
+
+
+def impatient(peer: Peer) -> None:
+    """As nginx with a proxy_read_timeout shorter than the link's silence."""
+    peer.sock.settimeout(0.3)
+    with contextlib.suppress(TimeoutError):
+        while (frame := peer.next_frame()) is not None:
+            peer.send_frame(Frame(frames.PONG, frame.payload))
+
+
+@pytest.fixture
+def walked(plugin: Callable[[str], ModuleType]) -> Iterator[Callable[..., dict[str, Any]]]:
+    """``walked(name, script, *arguments)``: what the module says of a hop to such a server."""
+    probe = plugin("link_check/library/link_check_probe")
+    with contextlib.ExitStack() as stack:
+
+        def walk(name: str, script: Script, *arguments: str) -> dict[str, Any]:
+            server = ScriptedServer(script, None)
+            stack.callback(server.stop)
+            hop = {"name": name, "url": server.url}
+            seen: dict[str, Any] = probe.walk(
+                sys.executable, {"PYTHONPATH": str(SOURCE)}, list(arguments), hop
+            )
+            return seen
+
+        yield walk
+
+
+def test_who_cuts_a_silent_link_is_to_blame(
+    walked: Callable[..., dict[str, Any]], judge: Any
+) -> None:
+    hops = [
+        walked("server", right, "--idle=0.6"),
+        walked("nginx", upgraded(impatient), "--idle=0.6"),
+    ]
+    assert judge.cut_in_silence(hops)
+    assert judge.verdict(hops).startswith('The link breaks at the hop "nginx"')
+    assert "of idle" in judge.verdict(hops)
+
+
+def test_a_link_that_is_not_left_silent_does_not_show_it(
+    walked: Callable[..., dict[str, Any]], judge: Any
+) -> None:
+    hops = [walked("nginx", upgraded(impatient))]
+    # It cuts, and does not answer our close: no fault of silence either way.
+    assert not judge.cut_in_silence(hops)
+
+
+def test_a_hop_that_never_opened_was_not_cut_in_silence(judge: Any) -> None:
+    assert not judge.cut_in_silence([seen("server", ok=False, cause="refused")])

@@ -112,6 +112,21 @@ def test_an_events_block_without_a_limit_gets_one(limits: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        MAIN,
+        "events {}\n",
+        "events {\n\tuse epoll;\n}\n",
+        "user a; events { worker_connections 5; }",
+        "worker_rlimit_nofile 4;\nevents {\n}\n",
+    ],
+)
+def test_what_was_raised_is_lowered_to_the_letter(limits: Any, text: str) -> None:
+    former = limits.numbers(text, LEAST)
+    assert limits.lowered(limits.raised(text, LEAST), former, LEAST) == text
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("include events.conf;\nhttp {}\n", "no events block"),

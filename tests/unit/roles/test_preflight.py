@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
+
+ROLES = Path(__file__).parents[3] / "roles"
 
 WANTED = [
     {"ports": [3000], "units": ["ptslink.service", "ptslink.socket"], "variable": "a"},
@@ -34,7 +40,15 @@ def listener(port: int, pid: int, command: str, unit: str) -> dict[str, Any]:
     [
         (listener(80, 7, "nginx", "nginx.service"), None),
         (listener(3000, 8, "ptslink", "ptslink.service"), None),
-        (listener(3000, 1, "systemd", "init.scope"), None),
+        (listener(3000, 1, "systemd", "ptslink.socket"), None),
+        (
+            listener(3000, 1, "systemd", "grafana.socket"),
+            "port 3000 (a) is taken by systemd (pid 1, grafana.socket)",
+        ),
+        (
+            listener(3000, 1, "systemd", "init.scope"),
+            "port 3000 (a) is taken by systemd (pid 1, init.scope)",
+        ),
         (
             listener(80, 9, "apache2", "apache2.service"),
             "port 80 (b) is taken by apache2 (pid 9, apache2.service)",
@@ -60,18 +74,103 @@ def test_a_port_is_ours_or_a_strangers(
     assert judge.strangers([seen, seen], WANTED) == ([complaint] if complaint else [])
 
 
-def test_a_renamed_variable_is_told_its_new_name(judge: Any) -> None:
-    renamed = {"pts_server_uri": {"to": "pts_server_path"}}
+@pytest.mark.parametrize(
+    ("version", "until", "says"),
+    [
+        (
+            "0.9.3",
+            "0.10",
+            "pts_server_uri is now called pts_server_path: rename it where you set it",
+        ),
+        (
+            "0.10.0",
+            "0.11",
+            "pts_server_uri is now called pts_server_path: rename it where you set it",
+        ),
+        (
+            "1.0.0",
+            "1.0",
+            "pts_server_uri is not a variable of pts_server: did you mean pts_server_path?",
+        ),
+        (
+            "1.2.0",
+            "1.0",
+            "pts_server_uri is not a variable of pts_server: did you mean pts_server_path?",
+        ),
+        ("9.9", None, "pts_server_uri is called pts_server_path: rename it where you set it"),
+    ],
+)
+def test_a_renamed_variable_is_told_its_new_name_until_a_version(
+    judge: Any, version: str, until: str | None, says: str
+) -> None:
+    other = {"to": "pts_server_path"} | ({"until": until} if until else {})
     known = {"pts_server": ["pts_server_path"]}
-    assert judge.unknown_variables(["pts_server_uri"], known, renamed) == [
-        "pts_server_uri is now called pts_server_path: rename it where you set it"
-    ]
+    [complaint] = judge.unknown_variables(
+        ["pts_server_uri"], known, {"pts_server_uri": other}, version
+    )
+    assert complaint.startswith(says)
+
+
+def test_other_names_lead_to_variables_there_are_and_have_not_expired(judge: Any) -> None:
+    names = yaml.safe_load((ROLES / "preflight" / "vars" / "main.yml").read_text())
+    known = {one for role in judge.known_variables(str(ROLES)).values() for one in role}
+    version = judge.project_version(str(ROLES.parent / "pyproject.toml"))
+    for name, other in names["__preflight_other_names"].items():
+        assert name not in known
+        assert other["to"] in known
+        assert set(other) <= {"to", "until"}
+        # One that has is to be taken out of the table.
+        assert judge.numbers(version) < judge.numbers(other.get("until", "999"))
 
 
 def test_other_peoples_variables_are_left_alone(judge: Any) -> None:
     known = {"pts_server": ["pts_server_port"]}
     names = ["ansible_host", "shop_port", "server_port", "pts_server_port"]
-    assert judge.unknown_variables(names, known, {}) == []
+    assert judge.unknown_variables(names, known, {}, "1.0") == []
+
+
+@pytest.mark.parametrize(
+    ("claims", "complaints"),
+    [
+        ([("a", [3000]), ("b", [80, 8080]), ("c", ["9180"])], []),
+        ([("a", [3000]), ("b", ["80", "3000"])], ["port 3000 is wanted by a and by b"]),
+        ([("b", [80, 9180]), ("c", [9180])], ["port 9180 is wanted by b and by c"]),
+        # Twice in one variable is that role's own business.
+        ([("b", [80, 80])], []),
+    ],
+)
+def test_a_port_is_wanted_once(
+    judge: Any, claims: list[tuple[str, list[Any]]], complaints: list[str]
+) -> None:
+    wanted = [{"variable": variable, "ports": ports} for variable, ports in claims]
+    assert judge.shared(wanted) == complaints
+
+
+@pytest.mark.parametrize(
+    ("path", "seen", "complaint"),
+    [
+        ("/usr/bin/python3", "3.11", ""),
+        ("/usr/bin/python3", "3.13", ""),
+        ("/usr/bin/python3", "3.9", "/usr/bin/python3 is Python 3.9, and 3.11 or newer is needed"),
+        ("/usr/bin/python3", "", "There is no /usr/bin/python3 that runs"),
+        # A package of that name brings it.
+        ("/usr/bin/python3.11", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_the_servers_python_is_judged(judge: Any, path: str, seen: str, complaint: str) -> None:
+    assert judge.python_complaint(path, seen) == complaint
+
+
+def test_the_oldest_python_is_the_projects(judge: Any) -> None:
+    project = tomllib.loads((ROLES.parent / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=" + ".".join(map(str, judge.PYTHON_LEAST))
+
+
+def test_python_is_asked_what_it_is(probe: Any, tmp_path: Path) -> None:
+    said = "import sys; print('%d.%d' % sys.version_info[:2])"
+    assert probe.output(sys.executable, "-c", said).strip() == "{}.{}".format(*sys.version_info[:2])
+    assert probe.output(str(tmp_path / "python3"), "-c", said) == ""
 
 
 TABLE = """\
@@ -85,6 +184,42 @@ TABLE = """\
 def test_listening_sockets_are_told_from_connections(probe: Any) -> None:
     assert probe.listening_inodes(TABLE, {80, 3000}) == {"4711": 80, "4713": 3000}
     assert probe.listening_inodes(TABLE, {443}) == {}
+
+
+SOCKETS = """\
+Listen=0.0.0.0:3000 (Stream)
+Listen=[::]:3000 (Stream)
+Id=ptslink.socket
+
+Listen=/run/dbus/system_bus_socket (Stream)
+Id=dbus.socket
+
+Listen=127.0.0.1:69 (Datagram)
+Listen=[::]:9090 (Stream)
+Id=cockpit.socket
+
+Id=other.socket
+Listen=127.0.0.1:9090 (Stream)
+"""
+
+
+def test_a_socket_units_ports_are_known(probe: Any) -> None:
+    assert probe.socket_units(SOCKETS) == {
+        3000: "ptslink.socket",
+        9090: "cockpit.socket and other.socket",
+    }
+    assert probe.socket_units("") == {}
+
+
+def test_what_systemd_holds_is_its_socket_units(
+    probe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "read", lambda path: TABLE if path.name == "tcp" else "")
+    monkeypatch.setattr(probe, "holders", lambda _: {"4713": [(1, "systemd", "init.scope")]})
+    monkeypatch.setattr(probe, "output", lambda *_: SOCKETS)
+    assert probe.listeners({3000}) == [listener(3000, 1, "systemd", "ptslink.socket")]
+    monkeypatch.setattr(probe, "output", lambda *_: "")
+    assert probe.listeners({3000}) == [listener(3000, 1, "systemd", "init.scope")]
 
 
 @pytest.mark.parametrize(

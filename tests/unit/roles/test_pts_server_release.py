@@ -72,6 +72,26 @@ def test_the_newest_stay_and_what_is_or_was_current_always(release: Any, tmp_pat
     assert releases.installed() == ["a", "d", "e"]
 
 
+@pytest.mark.parametrize("selinux", [True, False])
+def test_programs_of_a_release_have_their_labels_before_it_counts_as_installed(
+    release: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selinux: bool
+) -> None:
+    home = tmp_path / "releases" / "a"
+    home.mkdir(parents=True)
+    with tarfile.open(tmp_path / "wheels.tar", "w"):
+        pass
+    done = []
+
+    def run(*command: str, **_: str) -> None:
+        home.mkdir(exist_ok=True)
+        done.append((command[0], (home / release.MARKER).exists()))
+
+    monkeypatch.setattr(release, "run", run)
+    release.install(home, tmp_path / "wheels.tar", "/usr/bin/python3.11", selinux)
+    assert (("restorecon", False) in done) == selinux
+    assert (home / release.MARKER).exists()
+
+
 def test_an_archive_holds_wheels_and_nothing_that_leaves_its_directory(
     release: Any, tmp_path: Path
 ) -> None:

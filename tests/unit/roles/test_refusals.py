@@ -32,9 +32,14 @@ HEALTHY: dict[str, dict[str, Any]] = {
         "nginx_proxy_idle_timeout_seconds": "400",
         "nginx_proxy_ipv6": "false",
         "host_firewall_patience_seconds": "30",
+        "host_firewall_link_rate": "100",
+        "host_firewall_link_port_sources": {"3001": ["10.0.0.0/8", "2001:db8::/32"]},
         "link_check_idle_seconds": "5",
         "pts_server_users": {"station": "0123456789", "0" * 24: "pw"},
         "pts_server_secret": "x" * 20,
+        "pts_server_memory_max": "512M",
+        "pts_server_log_lines_per_minute": "0",
+        "pts_server_journald_max_use": "",
     },
 }
 
@@ -51,6 +56,12 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("link_check_idle", 5, "did you mean link_check_idle_seconds?"),
     ("preflight_disk_free", 5, "did you mean preflight_disk_free_mb?"),
     ("ptslink_bundle_signer", "x", "did you mean ptslink_bundle_signers?"),
+    # Names of others
+    ("pts_server_uri", "ptsWebSocket", "is called pts_server_path: rename it"),
+    ("pts_server_domain_name", "pts.example", "is called link_check_public_host"),
+    ("pts_server_secret_key", "planted", "is called pts_server_secret"),
+    ("pts_server_password", "planted", "is called pts_server_users"),
+    ("nginx_proxy_read_timeout", 300, "is called nginx_proxy_idle_timeout_seconds"),
     # Types
     ("ptslink_bundle", "/nowhere.bundle", "cannot be read"),
     ("ptslink_bundle_unsigned", "perhaps", "ptslink_bundle_unsigned"),
@@ -90,6 +101,14 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("pts_server_handshake_timeout_seconds", 0, "from 2 to 60"),
     ("pts_server_releases_kept", 1, "from 2 to 20"),
     ("pts_server_open_files", 16, "from 1024"),
+    ("pts_server_memory_max", "10%", "from 30%"),
+    ("pts_server_memory_max", "100M", "at least 256M"),
+    ("pts_server_memory_max", "1 GB", "such as 2G"),
+    ("pts_server_tasks_max", 4, "from 32"),
+    ("pts_server_log_lines_per_minute", 10, "from 1000"),
+    ("pts_server_journald_max_use", "5M", "at least 50M"),
+    ("pts_server_journald_max_use", "plenty", "or empty"),
+    ("nginx_proxy_log_megabytes", 0, "from 1 to 10000"),
     ("pts_server_listen_addresses", [], "IPv4 or IPv6 addresses"),
     ("pts_server_listen_addresses", ["eth0"], "IPv4 or IPv6 addresses"),
     ("nginx_proxy_listeners", [], "at least one port"),
@@ -105,15 +124,54 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("host_firewall_link_sources", ["everywhere"], "everywhere is no network"),
     ("host_firewall_rules", [{"port": 1, "purpose": "x", "sources": ["a"]}], "a is no network"),
     ("host_firewall_patience_seconds", 5, "from 20"),
+    ("host_firewall_link_port_sources", {80: ["10.0.0.0/33"]}, "10.0.0.0/33 is no network"),
+    ("host_firewall_link_port_sources", {80: "10.0.0.0/8"}, "a list of networks, as {80: ["),
+    ("host_firewall_link_port_sources", [80], "host_firewall_link_port_sources"),
+    ("host_firewall_link_rate", 6, "0 for no limit, or from 50"),
+    ("host_firewall_link_rate", "many", "host_firewall_link_rate"),
+    ("host_firewall_rules", [{"port": 1, "purpose": "x", "rate": -1}], "0 for no limit"),
     ("link_check_idle_seconds", 3600, "from 0 to 150"),
     ("link_check_timeout_seconds", 0, "from 1 to 60"),
     # Combinations
+    ("host_firewall_link_port_sources", {8080: ["10.0.0.0/8"]}, "Fix: one of 80, 3000"),
+    (
+        "host_firewall_rules",
+        [{"port": 80, "purpose": "x", "sources": ["10.0.0.0/8"]}],
+        "who may use it in host_firewall_link_port_sources",
+    ),
     ("pts_server_settings", {"controllers": {"secret": "x"}}, "pts_server_secret"),
     ("pts_server_settings", {"controllers": {"users": {"a": "b"}}}, "pts_server_users"),
     ("pts_server_settings", {"controllers": {"secret_required": True}}, "comes unsigned"),
     ("nginx_proxy_listeners", [{"port": 3000}], "not the server's"),
+    ("nginx_proxy_listeners", [{"port": 9180}], "is wanted by pts_server_admin_port and by nginx"),
     ("nginx_proxy_idle_timeout_seconds", 40, "more than 40"),
     ("nginx_proxy_idle_timeout_seconds", 30, "controllers would see 1006"),
+]
+
+#: Mistakes that show only in company: (variables, what must be said).
+JOINT_MISTAKES: list[tuple[dict[str, Any], str]] = [
+    (
+        {
+            "host_firewall_link_port_sources": {3000: ["10.0.0.0/8"]},
+            "pts_server_listen_addresses": ["::"],
+        },
+        "port 3000 hears ipv6 alone",
+    ),
+    (
+        {"host_firewall_link_sources": ["2001:db8::/32"], "nginx_proxy_ipv6": False},
+        "port 80 hears ipv4 alone",
+    ),
+    (
+        {"host_firewall_link_port_sources": {80: ["2001:db8::/32"]}, "host_firewall_ipv6": False},
+        "port 80 hears ipv4 alone",
+    ),
+    (
+        {
+            "host_firewall_ssh_ports": [2222],
+            "host_firewall_rules": [{"port": 2222, "purpose": "x", "rate": 100}],
+        },
+        "which host_firewall_ssh_ports gives to ssh",
+    ),
 ]
 
 #: Mistakes that show only where a listener speaks TLS: (further variables, what must be said).
@@ -178,6 +236,10 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     hosts |= {
         f"tls-mistake-{number}": {"nginx_proxy_listeners": TLS_LISTENERS} | variables
         for number, (variables, _) in enumerate(TLS_MISTAKES)
+    }
+    hosts |= {
+        f"joint-mistake-{number}": dict(variables)
+        for number, (variables, _) in enumerate(JOINT_MISTAKES)
     }
     hosts |= {name: dict(variables) for name, variables in HEALTHY.items()}
     for variables in hosts.values():
@@ -262,5 +324,20 @@ def test_the_mistake_with_certificates_is_refused(
     failures: dict[str, str], number: int, says: str
 ) -> None:
     message = failures[f"tls-mistake-{number}"]
+    assert "cannot be reached" not in message
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        pytest.param(number, says, id="+".join(variables))
+        for number, (variables, says) in enumerate(JOINT_MISTAKES)
+    ],
+)
+def test_the_mistake_in_company_is_refused(
+    failures: dict[str, str], number: int, says: str
+) -> None:
+    message = failures[f"joint-mistake-{number}"]
     assert "cannot be reached" not in message
     assert says in message
