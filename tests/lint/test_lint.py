@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
+from tests.lint import linters
 from tests.lint.linters import LINTERS, Linting, shell_scripts
 
 
@@ -14,3 +18,30 @@ def test_the_linter_accepts_the_tree(linting: Linting) -> None:
 
 def test_shellcheck_is_shown_what_has_no_suffix() -> None:
     assert "scripts/test" in shell_scripts()
+
+
+@pytest.mark.parametrize("place", ["roles/x/tasks/main.yml", "site.yml", "roles/x/library/y.py"])
+def test_what_was_accepted_is_looked_at_again_after_a_change(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linters, "ROOT", tmp_path)
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    changing = tmp_path / place
+    changing.parent.mkdir(parents=True, exist_ok=True)
+    changing.write_text("- one\n")
+    accepted = linters.looked_at()
+    assert linters.looked_at() == accepted
+    changing.write_text("- two\n")
+    assert linters.looked_at() != accepted
+    changing.unlink()
+    assert linters.looked_at() != accepted
+
+
+def test_what_is_not_accepted_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linters, "ACCEPTED", tmp_path / "accepted")
+    for command, objects in ((["false"], True), (["true"], False), (["false"], False)):
+        linting = Linting(linters.REMEMBERED, [*command])
+        assert (linting.objection() is not None) is objects
+        linting.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import time
 import tomllib
@@ -18,11 +19,16 @@ SLIP = 0.93
 PYTHON_LEAST = (3, 11)
 
 
+# A run asks for every host, and twice: the specifications are read once a process, by libyaml
+# where it is there (0.3 s a host without).
+@functools.cache
 def known_variables(roles_directory: str) -> dict[str, list[str]]:
     """Role name -> the variables its argument_specs declare, over all entry points."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     known: dict[str, list[str]] = {}
     for specs in sorted(Path(roles_directory).glob("*/meta/argument_specs.yml")):
-        entry_points = yaml.safe_load(specs.read_text(encoding="utf-8"))["argument_specs"]
+        text = specs.read_text(encoding="utf-8")
+        entry_points = yaml.load(text, Loader=loader)["argument_specs"]
         known[specs.parents[1].name] = sorted(
             {name for entry in entry_points.values() for name in entry.get("options") or {}}
         )

@@ -34,7 +34,7 @@ ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 #: Every package a role may ask for on Debian, whichever way its variables are set, and
 #: python3-apt, without which Ansible's own package module would fetch it.
-#: tests/unit/bundle/test_content.py and tests/unit/roles/test_platforms_and_proxy.py hold this
+#: tests/unit/bundle/test_content.py and tests/plays/test_platforms_and_proxy.py hold this
 #: against the roles.
 PACKAGES: Final = (
     "certbot",

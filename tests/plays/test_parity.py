@@ -14,7 +14,7 @@ import pytest
 
 from support import parity
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 WHY = {"why": "a reason"}
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from support.playbooks import Ended
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 #: What a role does here: say that it was there, and fail or find nobody where a host is to.
 ROLE = """
 - ansible.builtin.raw: "true"

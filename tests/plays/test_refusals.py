@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 #: Hosts without a mistake. Numbers given on the command line (-e name=1) arrive as text.
 HEALTHY: dict[str, dict[str, Any]] = {
     "healthy": {},

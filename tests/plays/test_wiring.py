@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 WIRING = ROOT / "playbooks" / "vars" / "wiring.yml"
 #: What the roles of a run leave of what a link goes through.
 SAID = re.findall(r"\((__\w+) \| default\(__wiring_not_said\)\)", WIRING.read_text())

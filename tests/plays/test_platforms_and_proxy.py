@@ -25,7 +25,7 @@ import trial
 from ptsbundle import layout
 from ptslink.server import config
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "roles"
 BIN = Path(sys.executable).parent
 
