@@ -40,6 +40,8 @@ HEALTHY: dict[str, dict[str, Any]] = {
         "pts_server_memory_max": "512M",
         "pts_server_log_lines_per_minute": "0",
         "pts_server_journald_max_use": "",
+        "pts_server_subprotocols": ["pts.technotrade.ua", "it's"],
+        "pts_server_listen_addresses": ["127.0.0.1", "10.20.30.40", "fe80::1"],
     },
 }
 
@@ -174,6 +176,14 @@ JOINT_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
 ]
 
+#: Mistakes of one role, all of which one run is to name.
+SEVERAL: dict[str, Any] = {
+    "pts_server_path": "/ptsWebSocket",
+    "pts_server_ping_interval_seconds": 1,
+    "pts_server_memory_max": "10%",
+    "pts_server_settings": {"limits": 5, "controllers": 5},
+}
+
 #: Mistakes that show only where a listener speaks TLS: (further variables, what must be said).
 TLS_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"tls_certificate_names": []}, "host names like pts.example.com"),
@@ -242,6 +252,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for number, (variables, _) in enumerate(JOINT_MISTAKES)
     }
     hosts |= {name: dict(variables) for name, variables in HEALTHY.items()}
+    hosts["several-mistakes"] = dict(SEVERAL)
     for variables in hosts.values():
         # Port 1 of loopback: refused at once, should anything get that far.
         variables |= {"ansible_host": "127.0.0.1", "ansible_port": 1}
@@ -341,3 +352,7 @@ def test_the_mistake_in_company_is_refused(
     message = failures[f"joint-mistake-{number}"]
     assert "cannot be reached" not in message
     assert says in message
+
+
+def test_one_run_names_every_mistake_in_a_role_s_settings(failures: dict[str, str]) -> None:
+    assert [name for name in SEVERAL if name not in failures["several-mistakes"]] == []
