@@ -204,6 +204,11 @@ def last_read(shown: str) -> float | None:
     return datetime.fromisoformat(f"{found[1]}+00:00").timestamp() if found else None
 
 
+def runs(shown: str) -> bool:
+    """Whether nginx runs, now and after a reboot."""
+    return {"ActiveState=active", "UnitFileState=enabled"} <= set(shown.splitlines())
+
+
 def main_process(shown: str) -> str:
     """The name of nginx's main process in /proc; while it does not run, of this one."""
     found = re.search(r"^MainPID=([1-9]\d*)$", shown, re.MULTILINE)
@@ -252,7 +257,7 @@ def main() -> None:
             "show",
             "--timestamp=us+utc",
             module.params["unit"],
-            "--property=ActiveState,MainPID,StateChangeTimestamp",
+            "--property=ActiveState,MainPID,StateChangeTimestamp,UnitFileState",
         ],
         capture_output=True,
         text=True,
@@ -286,6 +291,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "changed": bool(changes or stale),
         "unread": stale,
+        "runs": runs(shown),
         "tested": False,
         "diff": [
             {

@@ -27,7 +27,9 @@ description:
   - >-
     A start in the future means that the clock was set back since; such a unit counts as stale,
     because nothing can be said of it.
-  - Changes nothing. Returns C(stale), unit name to the reason, for stale units only.
+  - >-
+    Changes nothing. Returns C(stale), unit name to the reason, for stale units only, and
+    C(running), the names of those that run and will after a reboot.
 options:
   units:
     type: list
@@ -43,6 +45,7 @@ author: ptslink authors
 PROPERTIES = (
     "Id",
     "ActiveState",
+    "UnitFileState",
     "NeedDaemonReload",
     "ExecMainStartTimestamp",
     "InactiveExitTimestamp",
@@ -98,6 +101,11 @@ def reason(shown: Mapping[str, str], files: Mapping[str, float], now: float) -> 
     return f"{', '.join(newer)} changed after it started" if newer else None
 
 
+def runs(shown: Mapping[str, str]) -> bool:
+    """Whether a unit runs, now and after a reboot."""
+    return shown.get("ActiveState") == "active" and shown.get("UnitFileState") == "enabled"
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -124,7 +132,8 @@ def main() -> None:
         why = reason(shown.get(unit, {}), changed_at(files), time.time())
         if why:
             stale[unit] = why
-    module.exit_json(changed=False, stale=stale)
+    running = [unit for unit in units if runs(shown.get(unit, {}))]
+    module.exit_json(changed=False, stale=stale, running=running)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import shutil
+import stat
 import subprocess
 import tarfile
 import tempfile
@@ -28,7 +30,9 @@ description:
     One installation at a time: what a killed run began here is waited for, and used if it ended
     well.
   - C(current) is a symbolic link, replaced in one rename.
-  - Returns C(installed), C(current), C(releases) and, of a switch, C(previous).
+  - >-
+    Returns C(installed), C(current), C(releases), of a switch C(previous), and C(ready): whether
+    the directories are there, root's and open to all, and the user with its home and shell.
 options:
   prefix: {type: path, required: true, description: Where releases live.}
   release: {type: str, required: true, description: Name of the release.}
@@ -40,6 +44,11 @@ options:
   archive: {type: path, description: Wheelhouse to install from; needed unless it is installed.}
   python: {type: path, default: /usr/bin/python3, description: Interpreter of the release.}
   keep: {type: int, default: 3, description: How many releases stay after a switch.}
+  directories:
+    {type: list, elements: path, default: [], description: What C(ready) asks for beside the user.}
+  user: {type: str, default: "", description: The user C(ready) asks for.}
+  home: {type: path, default: /, description: Its home directory.}
+  shell: {type: path, default: /bin/sh, description: Its shell.}
 author: ptslink authors
 """
 
@@ -158,6 +167,28 @@ def install(home: Path, archive: Path, python: str, selinux: bool = False) -> No
     partial.replace(home / MARKER)
 
 
+def is_open(directory: Path) -> bool:
+    """Whether it is a directory of root's that all may read: mode 0755."""
+    try:
+        there = directory.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(there.st_mode)
+        and stat.S_IMODE(there.st_mode) == 0o755
+        and (there.st_uid, there.st_gid) == (0, 0)
+    )
+
+
+def is_user(name: str, home: str, shell: str) -> bool:
+    """Whether there is a user of that name with that home and shell."""
+    try:
+        there = pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return (there.pw_dir, there.pw_shell) == (home, shell)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -171,6 +202,10 @@ def main() -> None:
             "archive": {"type": "path"},
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "keep": {"type": "int", "default": 3},
+            "directories": {"type": "list", "elements": "path", "default": []},
+            "user": {"type": "str", "default": ""},
+            "home": {"type": "path", "default": "/"},
+            "shell": {"type": "path", "default": "/bin/sh"},
         },
         supports_check_mode=True,
     )
@@ -210,6 +245,9 @@ def main() -> None:
                 shutil.rmtree(releases.directory / wanted)
         module.fail_json(msg=f"Release {wanted} could not be made {state}: {error}")
     result["installed"] = wanted in releases.installed()
+    result["ready"] = all(map(is_open, map(Path, module.params["directories"]))) and is_user(
+        module.params["user"], module.params["home"], module.params["shell"]
+    )
     result["current"] = releases.current()
     result["releases"] = releases.installed()
     module.exit_json(**result)

@@ -57,7 +57,8 @@ def resolved(name: str, variables: dict[str, Any]) -> Iterator[str]:
     expression = re.sub(r"\w+\[[^\]]*\]", "", name)
     yield from re.findall(r"'([a-z0-9][a-z0-9.+-]+)'", re.sub(r"==\s*'[^']*'", "", expression))
     for reference in re.findall(r"__\w+", name):
-        value = variables.get(reference, "")
+        # What a task registered are names that others ask for.
+        value = variables.get(reference, [])
         if isinstance(value, dict):
             value = value.get("Debian", value)
         if isinstance(value, dict):

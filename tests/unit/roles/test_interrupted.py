@@ -12,6 +12,7 @@ import pytest
 
 SHOWN = """Id=ptslink.service
 ActiveState=active
+UnitFileState=enabled
 NeedDaemonReload=no
 ExecMainStartTimestamp=Sun 2026-11-22 21:26:36.029262 UTC
 InactiveExitTimestamp=Sun 2026-11-22 21:26:35.945691 UTC
@@ -101,3 +102,21 @@ def test_a_removed_file_is_unread_until_the_next_reading(site: Any, tmp_path: Pa
     removed = directory.lstat().st_ctime
     assert site.unread(tmp_path, ["sites-enabled/default"], removed - 1, removed + 60)
     assert not site.unread(tmp_path, ["sites-enabled/default"], removed + 1, removed + 60)
+
+
+@pytest.mark.parametrize(
+    ("active", "enabled", "runs"),
+    [
+        ("active", "enabled", True),
+        ("active", "disabled", False),
+        ("activating", "enabled", False),
+        ("failed", "enabled", False),
+        # No such unit.
+        ("inactive", "", False),
+    ],
+)
+def test_what_runs_now_and_after_a_reboot_need_not_be_started(
+    in_force: Any, site: Any, active: str, enabled: str, runs: bool
+) -> None:
+    assert in_force.runs({"ActiveState": active, "UnitFileState": enabled}) is runs
+    assert site.runs(f"MainPID=7\nActiveState={active}\nUnitFileState={enabled}\n") is runs

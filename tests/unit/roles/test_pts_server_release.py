@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -165,3 +166,21 @@ def test_how_the_project_is_developed_does_not_name_a_release(
 def test_the_checkout_has_what_a_release_is_named_after(wheelhouse: Any) -> None:
     names = [name for name, _ in wheelhouse.inputs(ROOT)]
     assert {"pyproject.toml", "runtime.lock", "src/ptslink/__init__.py"} <= set(names)
+
+
+def test_a_directory_that_others_may_change_is_made_right(release: Any, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    assert not release.is_open(place)
+    place.mkdir(mode=0o755)
+    assert release.is_open(place) is (os.getuid() == os.getgid() == 0)
+    place.chmod(0o775)
+    assert not release.is_open(place)
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert not release.is_open(tmp_path / "link")
+
+
+def test_a_user_with_another_shell_is_made_right(release: Any) -> None:
+    me = pwd.getpwuid(os.getuid())
+    assert release.is_user(me.pw_name, me.pw_dir, me.pw_shell)
+    assert not release.is_user(me.pw_name, me.pw_dir, "/usr/sbin/nologin-not")
+    assert not release.is_user("nobody-of-that-name", me.pw_dir, me.pw_shell)
