@@ -618,6 +618,16 @@ NAMED: list[tuple[str, list[Evidence]]] = [
             sockets(state="FIN-WAIT-1", send_q=33, timer="on"),
         ],
     ),
+    # However long the dead link has been dead: the controller is back, and kept out.
+    (
+        "app-ghost-blocks",
+        [
+            answer(409, body="controller already connected"),
+            CONFIG,
+            records([attempt("accepted", 101, NOW - 60)]),
+            sockets(send_q=33, timer="on", backoff=4),
+        ],
+    ),
     (
         "app-late-cleanup",
         [CONFIG, records([attempt("accepted", 101, NOW - 60)]), sockets(), live()],

@@ -630,7 +630,8 @@ CAUSES: tuple[Cause, ...] = (
             "systemctl restart ptslink",
         ),
         _ghost_blocks,
-        RETRY_AFTERMATH,
+        # The dead link itself is seen as well, once its bytes have been sent again a few times.
+        (*RETRY_AFTERMATH, "tcp-half-open-ghost"),
     ),
     Cause(
         "app-late-cleanup",

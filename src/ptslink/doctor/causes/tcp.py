@@ -1175,6 +1175,6 @@ CAUSES: tuple[Cause, ...] = (
             },
         ),
         _ghost,
-        aftermath=("app-ghost-blocks", "ws-ping-unanswered"),
+        aftermath=("ws-ping-unanswered",),
     ),
 )
