@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +19,10 @@ from ansible.module_utils.host_firewall_guard import (
     arm,
     keep,
     link_rules,
+    must,
     pending,
     put_back,
+    said,
     shut_to,
     ssh_found,
 )
@@ -331,31 +331,6 @@ def outcome(state: State, wanted: Sequence[Policy]) -> State:
         running={p.name: frozenset(p.rules) for p in wanted},
         others=state.others,
     )
-
-
-def said(*command: str, within: int = 60) -> tuple[int, str]:
-    """Exit status and words of a command; it always ends."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=within,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except subprocess.TimeoutExpired:
-        return 124, f"no answer within {within} s"
-    return done.returncode, done.stdout.strip()
-
-
-def must(*command: str) -> str:
-    status, words = said(*command)
-    if status:
-        raise Refused(f"`{' '.join(command)}` said: {words}")
-    return words
 
 
 def path_of(policy: str) -> Path:

@@ -59,6 +59,32 @@ class Rule:
     purpose: str = field(compare=False)
 
 
+def said(*command: str, given: str = "", within: int = 60) -> tuple[int, str]:
+    """Exit status and words of a command that reads ``given``; it always ends, in seconds."""
+    try:
+        done = subprocess.run(
+            command,
+            input=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=within,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except subprocess.TimeoutExpired:
+        return 124, f"no answer within {within} s"
+    return done.returncode, done.stdout.strip()
+
+
+def must(*command: str) -> str:
+    """The words of a command that ends well; else Refused with them."""
+    status, words = said(*command)
+    if status:
+        raise Refused(f"`{' '.join(command)}` said: {words}")
+    return words
+
+
 def network(source: str) -> str:
     """A source as ufw prints it: networks in their canonical form, single hosts bare."""
     parsed = ipaddress.ip_network(source, strict=False)

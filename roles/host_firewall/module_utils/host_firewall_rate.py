@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import host_firewall_guard as guard
 from ansible.module_utils.host_firewall_guard import Refused, keep
 
 FILE = Path("/etc/ptslink-firewall-rate.nft")
@@ -161,32 +161,9 @@ def wanted_held(wanted: Iterable[Limit], nft: str | None, mark: str) -> Held:
     return Held(text, unit(nft or "/usr/sbin/nft", mark), True, loaded(text, mark))
 
 
-def said(*command: str) -> tuple[int, str]:
-    """Exit status and words of a command; it always ends."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    except subprocess.TimeoutExpired:
-        return 124, "no answer within 60 s"
-    return done.returncode, done.stdout.strip()
-
-
-def must(*command: str) -> None:
-    status, words = said(*command)
-    if status:
-        raise Refused(f"`{' '.join(command)}` said: {words}")
-
-
 def read(nft: str | None, mark: str) -> Held:
     """What the host has; changes nothing."""
-    status, printed = said(nft, "list", "table", "inet", mark) if nft else (1, "")
+    status, printed = guard.said(nft, "list", "table", "inet", mark) if nft else (1, "")
     return Held(
         file=FILE.read_text(encoding="utf-8") if FILE.exists() else "",
         unit=(SYSTEMD / UNIT).read_text(encoding="utf-8") if (SYSTEMD / UNIT).exists() else "",
@@ -226,17 +203,9 @@ def check(wanted: Held, nft: str | None) -> None:
         return
     if nft is None:
         raise Refused("nft is not installed")
-    done = subprocess.run(
-        [nft, "--check", "--file", "-"],
-        input=wanted.file,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    if done.returncode:
-        raise Refused(f"`nft --check` said of the limits: {done.stdout.strip()}")
+    status, words = guard.said(nft, "--check", "--file", "-", given=wanted.file)
+    if status:
+        raise Refused(f"`nft --check` said of the limits: {words}")
 
 
 def bring(now: Held, wanted: Held, nft: str | None, mark: str) -> None:
@@ -246,19 +215,19 @@ def bring(now: Held, wanted: Held, nft: str | None, mark: str) -> None:
     if wanted.file:
         write(FILE, wanted.file)
         write(SYSTEMD / UNIT, wanted.unit)
-        must("systemctl", "daemon-reload")
-        must("systemctl", "enable", UNIT)
-        must("systemctl", "reload-or-restart", UNIT)
+        guard.must("systemctl", "daemon-reload")
+        guard.must("systemctl", "enable", UNIT)
+        guard.must("systemctl", "reload-or-restart", UNIT)
     else:
         if now.unit:
-            must("systemctl", "disable", "--now", UNIT)
+            guard.must("systemctl", "disable", "--now", UNIT)
         (SYSTEMD / UNIT).unlink(missing_ok=True)
         (SYSTEMD / "multi-user.target.wants" / UNIT).unlink(missing_ok=True)
         FILE.unlink(missing_ok=True)
-        must("systemctl", "daemon-reload")
+        guard.must("systemctl", "daemon-reload")
         if nft and read(nft, mark).loaded:
             # Loaded by other hands than the unit's.
-            must(nft, "delete", "table", "inet", mark)
+            guard.must(nft, "delete", "table", "inet", mark)
     left = read(nft, mark)
     if left != wanted:
         raise Refused(f"after the change the limits are: {left.lines or left.loaded or 'none'}")

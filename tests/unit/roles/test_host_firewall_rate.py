@@ -128,7 +128,7 @@ def asked(rate: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 table["text"] = ""
         return 0, ""
 
-    monkeypatch.setattr(rate, "said", said)
+    monkeypatch.setattr(rate.guard, "said", said)
     return commands
 
 
