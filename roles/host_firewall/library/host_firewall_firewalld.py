@@ -50,7 +50,8 @@ description:
   - >-
     Before a change it arms a dead-man switch: a timer of the host itself that puts the former
     rules back unless it is stopped in time, which the caller does over a new connection. Returns
-    C(armed), the name of that timer, or nothing where nothing changed.
+    C(armed), the name of that timer, or nothing where nothing changed; and
+    C(pending), the name of one that an interrupted run has left, check mode or not.
 options:
   mark: {type: str, required: true, description: What our policies are named after.}
   rules:
@@ -447,7 +448,8 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     mark = module.params["mark"]
     # An interrupted run may have left its change unconfirmed.
-    armed = "" if module.check_mode else pending()
+    waiting = pending()
+    armed = "" if module.check_mode else waiting
     installed, nft = bool(module.get_bin_path("firewall-cmd")), module.get_bin_path("nft")
     try:
         ssh, ports, run_from = ssh_found(module.params["ssh_ports"], module.params["ssh_sources"])
@@ -495,6 +497,7 @@ def main() -> None:
     module.exit_json(
         changed=changed,
         armed=armed,
+        pending=waiting,
         ssh_ports=ports,
         run_from=run_from,
         strangers=after.strangers(),

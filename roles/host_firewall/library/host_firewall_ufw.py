@@ -42,7 +42,8 @@ description:
   - >-
     Before a change it arms a dead-man switch: a timer of the host itself that puts the former
     rules back unless it is stopped in time, which the caller does over a new connection. Returns
-    C(armed), the name of that timer, or nothing where nothing changed.
+    C(armed), the name of that timer, or nothing where nothing changed; and
+    C(pending), the name of one that an interrupted run has left, check mode or not.
 options:
   mark: {type: str, required: true, description: What the comment of our rules begins with.}
   rules:
@@ -261,7 +262,8 @@ def main() -> None:
     mark, ipv6 = module.params["mark"], module.params["ipv6"]
     binary, nft = module.get_bin_path("ufw"), module.get_bin_path("nft")
     # An interrupted run may have left its change unconfirmed.
-    armed = "" if module.check_mode else pending()
+    waiting = pending()
+    armed = "" if module.check_mode else waiting
     try:
         ssh, ports, run_from = ssh_found(module.params["ssh_ports"], module.params["ssh_sources"])
         link = list(link_rules(module.params["rules"]))
@@ -296,6 +298,7 @@ def main() -> None:
     module.exit_json(
         changed=changed,
         armed=armed,
+        pending=waiting,
         ssh_ports=ports,
         run_from=run_from,
         strangers=[text for text, comment in after.rules.items() if not comment.startswith(mark)],
