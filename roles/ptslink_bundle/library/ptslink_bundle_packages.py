@@ -23,6 +23,8 @@ module: ptslink_bundle_packages
 short_description: Says whether Debian packages can be had, or installs them from a bundle
 description:
   - >-
+    C(looked_at) only finds which packages are missing.
+  - >-
     C(obtainable) finds which packages are missing and whether they can be had, with their
     dependencies and without removing any: from the index given, else from the host's own mirrors,
     which are asked for one file each. Nothing is changed. With nothing missing nothing is asked.
@@ -45,7 +47,7 @@ options:
     description: A tar on the host of the packages to take. It is removed, whatever comes of it.
   state:
     type: str
-    choices: [obtainable, installed]
+    choices: [looked_at, obtainable, installed]
     default: obtainable
     description: What will be true afterwards.
 author: ptslink authors
@@ -258,7 +260,7 @@ def main() -> None:
             "archive": {"type": "path"},
             "state": {
                 "type": "str",
-                "choices": ["obtainable", "installed"],
+                "choices": ["looked_at", "obtainable", "installed"],
                 "default": "obtainable",
             },
         },
@@ -268,7 +270,7 @@ def main() -> None:
     result: dict[str, Any] = {"changed": False, "files": []}
     try:
         result["missing"] = missing(module.params["names"])
-        if result["missing"]:
+        if result["missing"] and module.params["state"] != "looked_at":
             bring(module, result["missing"], result)
     except Unobtainable as reason:
         module.fail_json(msg=str(reason), **result)

@@ -23,6 +23,8 @@ UNTOLD = "tasks and times are not known: Ansible did not load the callback run_r
 ROLES = Path(__file__).parents[2]
 #: Ansible's own variables that hold what it logs in with.
 LOGIN = re.compile(r"^ansible_\w*pass(word|phrase)?$")
+#: Ends of names that hold what a run looks at and sees.
+SEEN = ("_seen", "_found", "_looks")
 #: A secret shorter than this is not looked for in texts: it would be found in any.
 SHORT = 4
 #: Lines of one task's difference that are kept: a record is to be read.
@@ -48,6 +50,8 @@ files = shared("run_record", "run_record_files")
 
 def is_input(name: str, roles: Iterable[str]) -> bool:
     """Whether a variable is one of a role's that people, or the wiring for them, set."""
+    if name.endswith(SEEN):
+        return False
     return any(name.startswith(f"{role}_") for role in roles if role != "run_record")
 
 

@@ -17,7 +17,7 @@ import ansible.module_utils
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
-module: host_look
+module: preflight_look
 short_description: Runs modules of roles dry, several in one round trip
 description:
   - >-
@@ -29,8 +29,8 @@ description:
     cannot say anything else than the task would.
   - >-
     Returns C(seen), role to name of look to what the module returned, without its differences; and
-    C(unseen), the roles of which a look failed. Those are not in C(seen): the task, which has the
-    words for it, is to fail.
+    C(unseen), role to reason where a look failed. Such a role is not in C(seen): its task, which has
+    the words for it, is to fail.
 options:
   looks:
     type: dict
@@ -85,7 +85,7 @@ class Dry(AnsibleModule):  # type: ignore[misc]
 
 def loaded(path: Path) -> ModuleType:
     """A module from its file."""
-    spec = importlib.util.spec_from_file_location(f"host_look_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"preflight_look_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path.name} cannot be loaded")
     module = importlib.util.module_from_spec(spec)
@@ -122,7 +122,7 @@ def look_around(
 ) -> dict[str, Any]:
     """``seen``, ``unseen`` and ``warned`` of the module."""
     seen: dict[str, Any] = {}
-    unseen: list[str] = []
+    unseen: dict[str, str] = {}
     warned: list[str] = []
     with tempfile.TemporaryDirectory(prefix="ptslink-look-") as directory:
         place = Path(directory)
@@ -140,8 +140,9 @@ def look_around(
                 name: look(ready[one["module"]], one["module"], one["args"], warned)
                 for name, one in of_role.items()
             }
-            if any(result.get("failed") for result in results.values()):
-                unseen.append(role)
+            failed = [str(result["msg"]) for result in results.values() if result.get("failed")]
+            if failed:
+                unseen[role] = " | ".join(failed)
                 continue
             seen[role] = {
                 name: {key: value for key, value in result.items() if key not in FOR_PEOPLE}
