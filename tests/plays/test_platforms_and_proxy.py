@@ -374,17 +374,6 @@ def hosts() -> dict[str, tuple[str, dict[str, Any]]]:
     return found
 
 
-def files_of_the_role() -> str:
-    """The expression with which the proxy's role says what it brings to a state."""
-    tasks = yaml.safe_load((ROLES / "nginx_proxy" / "tasks" / "main.yml").read_text())
-    [site] = [task["nginx_proxy_site"] for task in tasks if "nginx_proxy_site" in task]
-    expression: str = site["files"]
-    # Here no role surrounds the expression to look for the template in.
-    return expression.replace(
-        "'ptslink.conf.j2'", f"'{ROLES}/nginx_proxy/templates/ptslink.conf.j2'"
-    )
-
-
 def playbook(directory: Path) -> Path:
     """Renders what the roles would, with site.yml's own wiring."""
     wanted = {
@@ -401,7 +390,7 @@ def playbook(directory: Path) -> Path:
         "default_site": "{{ __nginx_proxy_family.default_site }}",
         "selinux": "{{ __nginx_proxy_selinux }}",
         "selinux_ports": "{{ __nginx_proxy_selinux_ports }}",
-        "files": "{{ __files | map(attribute='path') }}",
+        "files": "{{ __nginx_proxy_files | map(attribute='path') }}",
         "texts": {
             Path(name).stem: f"{{{{ lookup('ansible.builtin.template', '{ROLES / name}') }}}}"
             for name in [*TEMPLATES, "../templates/controller-settings.txt.j2"]
@@ -415,12 +404,16 @@ def playbook(directory: Path) -> Path:
                 *(str(path) for path in sorted(ROLES.glob("*/vars/main.yml"))),
                 str(ROOT / "playbooks" / "vars" / "wiring.yml"),
             ],
-            "vars": {"__files": files_of_the_role(), "__host_firewall_found": {"active": []}},
             "tasks": [
                 {
                     "name": "Rendered",
                     "ansible.builtin.debug": {"msg": wanted},
-                    "vars": {"ansible_facts": "{{ __seen }}"},
+                    "vars": {
+                        "ansible_facts": "{{ __seen }}",
+                        "__preflight_host": "{{ __looked_at }}",
+                        # Here no role surrounds the expression to look for the template from.
+                        "__nginx_proxy_templates": f"{ROLES}/nginx_proxy/templates",
+                    },
                 },
             ],
         }
@@ -441,7 +434,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
         inventory[host] = {
             **variables,
             "__seen": seen,
-            "__preflight_host": {"pythons": pythons},
+            "__looked_at": {"pythons": pythons},
             "ansible_host": "192.0.2.7",
         }
     listed = directory / "hosts.json"

@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 WIRING = ROOT / "playbooks" / "vars" / "wiring.yml"
 #: What the roles of a run leave of what a link goes through.
-SAID = re.findall(r"\((__\w+) \| default\(__wiring_not_said\)\)", WIRING.read_text())
+SAID = re.findall(r"\((__\w+) \| default\(__wiring_\w+_not_said\)\)", WIRING.read_text())
 
 
 def registered_by_roles() -> set[str]:
@@ -30,9 +30,22 @@ def said(**changed: bool) -> dict[str, Any]:
     return {name: {"changed": changed.get(name, False)} for name in SAID}
 
 
+#: What a look leaves of roles whose things are in place, and which say nothing then.
+IN_PLACE = {
+    "__preflight_in_place": {
+        "seen": {
+            "pts_server": {"release": {"changed": False}},
+            "nginx_proxy": {"site": {"changed": False}},
+            "host_firewall": {"rules": {"changed": False}},
+        }
+    }
+}
+
 HOSTS: dict[str, tuple[dict[str, Any], bool]] = {
     "nothing_changed": (said(), False),
     "nobody_said_anything": ({}, True),
+    "all_is_in_place": (IN_PLACE, False),
+    "all_else_is_in_place": ({**IN_PLACE, "__pts_server_unit": {"changed": True}}, True),
     "certificates_changed": ({**said(), "__tls_certificate_result": {"changed": True}}, True),
     "certificates_left_out": ({**said(), "__tls_certificate_result": {"changed": False}}, False),
     **{f"changed{name}": (said(**{name: True}), True) for name in SAID},

@@ -45,7 +45,9 @@ def modules_of(looks: Any) -> dict[str, str]:
     for name in sorted(names):
         text = text_of("library", name)
         if text is None:
-            raise AnsibleError(f"preflight_look is to look with {name!r}, which is no role's module")
+            raise AnsibleError(
+                f"preflight_look is to look with {name!r}, which is no role's module"
+            )
         modules[name] = text
     return modules
 

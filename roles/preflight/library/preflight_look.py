@@ -29,8 +29,8 @@ description:
     cannot say anything else than the task would.
   - >-
     Returns C(seen), role to name of look to what the module returned, without its differences; and
-    C(unseen), role to reason where a look failed. Such a role is not in C(seen): its task, which has
-    the words for it, is to fail.
+    C(unseen), role to reason where a look failed. Such a role is not in C(seen): its task, which
+    has the words for it, is to fail.
 options:
   looks:
     type: dict

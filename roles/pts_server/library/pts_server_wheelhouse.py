@@ -13,9 +13,8 @@ import subprocess
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -50,6 +49,10 @@ GLIBC_MINOR = 34
 WHEEL_TABLES = ("build-system", "project")
 
 
+#: What reading a checkout that is not whole can raise.
+UNREADABLE = (OSError, KeyError, tomllib.TOMLDecodeError)
+
+
 class BuildFailed(Exception):
     """An archive could not be built; the message says why and what to do."""
 
@@ -75,6 +78,19 @@ def release_name(source: Path) -> str:
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return f"{project['version']}-{digest.hexdigest()[:12]}"
+
+
+def wanted(
+    source: Path, cache: Path, targets: Iterable[Mapping[str, str]]
+) -> tuple[str, dict[str, Path]]:
+    """The release of a checkout, and where its archive for each target is or will be.
+
+    Raises:
+        UNREADABLE: the checkout is not whole.
+    """
+    release = release_name(source)
+    keys = [f"{target['python']}-{target['machine']}" for target in targets]
+    return release, {key: cache / f"py{key}" / f"ptslink-{release}.tar" for key in keys}
 
 
 def platforms(machine: str) -> list[str]:
@@ -181,14 +197,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     source, cache = Path(module.params["source"]).resolve(), Path(module.params["cache"])
-    archives: dict[str, Any] = {}
+    targets = module.params["targets"]
     built = []
     try:
-        release = release_name(source)
-        for target in module.params["targets"]:
-            key = f"{target['python']}-{target['machine']}"
-            archive = cache / f"py{key}" / f"ptslink-{release}.tar"
-            archives[key] = str(archive)
+        release, archives = wanted(source, cache, targets)
+        for target, (key, archive) in zip(targets, archives.items(), strict=True):
             if archive.exists():
                 continue
             built.append(key)
@@ -199,14 +212,19 @@ def main() -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not archive.exists():
                     build(source, module.params["interpreter"], archive=archive, **target)
-    except (BuildFailed, OSError, KeyError, tomllib.TOMLDecodeError) as error:
+    except (BuildFailed, *UNREADABLE) as error:
         module.fail_json(
             msg=f"The wheelhouse could not be built on the control node: {error}. Fix: run from a "
             "complete ptslink checkout, with the locked environment (requirements/control.lock), "
             "where the package index is reachable; or bring build/wheelhouse from such a machine."
         )
     # What is built is kept for every host and run, and is no change to any host.
-    module.exit_json(changed=False, release=release, archives=archives, built=built)
+    module.exit_json(
+        changed=False,
+        release=release,
+        archives={key: str(archive) for key, archive in archives.items()},
+        built=built,
+    )
 
 
 if __name__ == "__main__":

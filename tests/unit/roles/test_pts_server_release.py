@@ -25,6 +25,11 @@ def wheelhouse(plugin: Callable[[str], ModuleType]) -> Any:
     return plugin("pts_server/library/pts_server_wheelhouse")
 
 
+@pytest.fixture
+def ready(plugin: Callable[[str], ModuleType]) -> Any:
+    return plugin("pts_server/action_plugins/pts_server_wheelhouse").ready
+
+
 def add(release: Any, releases: Any, name: str, when: int, complete: bool = True) -> None:
     home = releases.directory / name
     home.mkdir(parents=True)
@@ -161,6 +166,25 @@ def test_how_the_project_is_developed_does_not_name_a_release(
     project = source / "pyproject.toml"
     project.write_text(project.read_text().replace("100", "90"))
     assert wheelhouse.release_name(source) == before
+
+
+def test_no_process_is_started_where_every_archive_is_there(
+    ready: Any, wheelhouse: Any, tmp_path: Path
+) -> None:
+    source, cache = checkout(tmp_path / "source"), tmp_path / "cache"
+    targets = [{"python": python, "machine": "x86_64"} for python in ("3.11", "3.13")]
+    arguments = {"source": str(source), "cache": str(cache), "targets": targets}
+    release, archives = wheelhouse.wanted(source, cache, targets)
+    assert ready(arguments) is None
+    for archive in archives.values():
+        assert ready(arguments) is None
+        archive.parent.mkdir(parents=True)
+        archive.touch()
+    answer = ready(arguments)
+    assert (answer["changed"], answer["release"], answer["built"]) == (False, release, [])
+    assert answer["archives"] == {key: str(path) for key, path in archives.items()}
+    (source / "pyproject.toml").write_text("not TOML")
+    assert ready(arguments) is None, "the module has the words for it"
 
 
 def test_the_checkout_has_what_a_release_is_named_after(wheelhouse: Any) -> None:
