@@ -65,7 +65,7 @@ def play(tmp_path: Path) -> Callable[..., Ended]:
     shutil.copytree(ROOT / "playbooks", tmp_path / "playbooks")
     for name in ("ansible.cfg", "site.yml"):
         shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "playbooks" / "vars" / "wiring.yml").write_text(WIRING)
+    (tmp_path / "playbooks" / "roles" / "wiring" / "vars" / "main.yml").write_text(WIRING)
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates" / "controller-settings.txt.j2").write_text("what to type\n")
     for role in (ROOT / "roles").iterdir():

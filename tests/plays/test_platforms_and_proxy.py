@@ -402,7 +402,7 @@ def playbook(directory: Path) -> Path:
             "gather_facts": False,
             "vars_files": [
                 *(str(path) for path in sorted(ROLES.glob("*/vars/main.yml"))),
-                str(ROOT / "playbooks" / "vars" / "wiring.yml"),
+                str(ROOT / "playbooks" / "roles" / "wiring" / "vars" / "main.yml"),
             ],
             "tasks": [
                 {

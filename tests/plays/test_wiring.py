@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-WIRING = ROOT / "playbooks" / "vars" / "wiring.yml"
+WIRING = ROOT / "playbooks" / "roles" / "wiring" / "vars" / "main.yml"
 #: What the roles of a run leave of what a link goes through.
 SAID = re.findall(r"\((__\w+) \| default\(__wiring_\w+_not_said\)\)", WIRING.read_text())
 
