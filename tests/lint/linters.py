@@ -48,7 +48,10 @@ LINTERS: dict[str, list[str | Path]] = {
 REMEMBERED = "ansible-lint production"
 ACCEPTED = ROOT / "build" / "lint" / "accepted"
 LOOKED_AT_PLACES = ("roles/", "playbooks/", "templates/", "molecule/", "inventory/", "requirements")
-LOOKED_AT_FILES = (".yml", ".yaml", ".j2", ".cfg", ".ansible-lint", ".yamllint", ".gitignore")
+LOOKED_AT_FILES = (
+    *(".yml", ".yaml", ".j2", ".cfg"),
+    *(".ansible-lint", ".ansible-lint-ignore", ".yamllint", ".gitignore"),
+)
 
 
 def looked_at() -> str:

@@ -45,7 +45,7 @@ HOSTS: dict[str, tuple[dict[str, Any], bool]] = {
     "nothing_changed": (said(), False),
     "nobody_said_anything": ({}, True),
     "all_is_in_place": (IN_PLACE, False),
-    "all_else_is_in_place": ({**IN_PLACE, "__pts_server_unit": {"changed": True}}, True),
+    "all_else_is_in_place": ({**IN_PLACE, "__pts_server_laid": {"changed": True}}, True),
     "certificates_changed": ({**said(), "__tls_certificate_result": {"changed": True}}, True),
     "certificates_left_out": ({**said(), "__tls_certificate_result": {"changed": False}}, False),
     **{f"changed{name}": (said(**{name: True}), True) for name in SAID},

@@ -19,16 +19,21 @@ description:
   - >-
     Each file is root's, readable by all, and replaced in one rename. Where several belong together
     this is one round trip in place of two for each.
-  - In check mode says what it would change and changes nothing.
+  - In check mode says what it would change and changes nothing. Returns C(paths), what changed.
 options:
   files:
     type: list
     elements: dict
-    required: true
+    default: []
     description: Files and what they shall hold.
     options:
       path: {type: path, required: true, description: The file.}
       content: {type: str, description: The text; without it the file shall be gone.}
+  directories:
+    type: list
+    elements: path
+    default: []
+    description: Directories that shall be there, root's, readable by all, each after its parent.
   timer:
     type: str
     default: ""
@@ -86,37 +91,42 @@ def main() -> None:
             "files": {
                 "type": "list",
                 "elements": "dict",
-                "required": True,
+                "default": [],
                 "options": {
                     "path": {"type": "path", "required": True},
                     "content": {"type": "str"},
                 },
             },
+            "directories": {"type": "list", "elements": "path", "default": []},
             "timer": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     timer = module.params["timer"]
     wanted = {Path(file["path"]): file["content"] for file in module.params["files"]}
-    differences = [
-        difference(path, before, content)
-        for path, content in wanted.items()
-        if (before := present(path)) != content
-    ]
-    changed = bool(differences)
-    result: dict[str, Any] = {"diff": differences}
+    directories = list(map(Path, module.params["directories"]))
+    paths = {path for path, content in wanted.items() if present(path) != content}
+    result: dict[str, Any] = {
+        "diff": [difference(path, present(path), wanted[path]) for path in sorted(paths)]
+    }
+    paths |= {path for path in directories if not path.is_dir()}
     try:
-        if changed and not module.check_mode:
-            for path, content in wanted.items():
-                if present(path) != content:
-                    lay(path, content)
-        for path, content in wanted.items():
-            if content is not None and path.exists():
-                changed = module.set_owner_if_different(str(path), "root", changed)
+        if not module.check_mode:
+            for path in directories:
+                path.mkdir(mode=0o755, parents=True, exist_ok=True)
+            for path in paths & wanted.keys():
+                lay(path, wanted[path])
+        modes = dict.fromkeys(directories, 0o755)
+        modes |= {path: MODE for path, content in wanted.items() if content is not None}
+        for path, mode in modes.items():
+            if path.exists():
+                changed = module.set_owner_if_different(str(path), "root", path in paths)
                 changed = module.set_group_if_different(str(path), "root", changed)
-                changed = module.set_mode_if_different(str(path), MODE, changed)
+                if module.set_mode_if_different(str(path), mode, changed):
+                    paths.add(path)
     except OSError as error:
         module.fail_json(msg=f"{error}. Fix: see what is in its place", **result)
+    changed = bool(paths)
     if timer:
         systemctl = ["systemctl"]
         if changed or not runs(systemctl, timer):
@@ -126,7 +136,7 @@ def main() -> None:
                 module.run_command([*systemctl, "enable", "--now", timer], check_rc=True)
                 # One that ran already is to know its new times.
                 module.run_command([*systemctl, "restart", timer], check_rc=True)
-    module.exit_json(changed=changed, **result)
+    module.exit_json(changed=changed, paths=sorted(map(str, paths)), **result)
 
 
 if __name__ == "__main__":

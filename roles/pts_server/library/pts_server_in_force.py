@@ -28,8 +28,9 @@ description:
     A start in the future means that the clock was set back since; such a unit counts as stale,
     because nothing can be said of it.
   - >-
-    Changes nothing. Returns C(stale), unit name to the reason, for stale units only, and
-    C(running), the names of those that run and will after a reboot.
+    Changes nothing. Returns C(stale), unit name to the reason, for stale units only; C(running),
+    the names of those that run and will after a reboot; and C(idle), of those that neither run nor
+    try to.
 options:
   units:
     type: list
@@ -101,6 +102,11 @@ def reason(shown: Mapping[str, str], files: Mapping[str, float], now: float) -> 
     return f"{', '.join(newer)} changed after it started" if newer else None
 
 
+def is_idle(shown: Mapping[str, str]) -> bool:
+    """Whether a unit neither runs nor is about to, failed or tries again; or is not there."""
+    return shown.get("ActiveState", "inactive") == "inactive"
+
+
 def runs(shown: Mapping[str, str]) -> bool:
     """Whether a unit runs, now and after a reboot."""
     return shown.get("ActiveState") == "active" and shown.get("UnitFileState") == "enabled"
@@ -133,7 +139,8 @@ def main() -> None:
         if why:
             stale[unit] = why
     running = [unit for unit in units if runs(shown.get(unit, {}))]
-    module.exit_json(changed=False, stale=stale, running=running)
+    idle = [unit for unit in units if is_idle(shown.get(unit, {}))]
+    module.exit_json(changed=False, stale=stale, running=running, idle=idle)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,11 @@ options:
     choices: [looked_at, installed, current]
     default: looked_at
     description: What will be true of the release afterwards.
-  archive: {type: path, description: Wheelhouse to install from; needed unless it is installed.}
+  archive:
+    type: path
+    description: >-
+      Wheelhouse to install from, needed unless it is installed. It is removed, whatever comes of
+      it.
   python: {type: path, default: /usr/bin/python3, description: Interpreter of the release.}
   keep: {type: int, default: 3, description: How many releases stay after a switch.}
   directories:
@@ -244,6 +248,9 @@ def main() -> None:
             with contextlib.suppress(OSError):
                 shutil.rmtree(releases.directory / wanted)
         module.fail_json(msg=f"Release {wanted} could not be made {state}: {error}")
+    finally:
+        if module.params["archive"] and not module.check_mode:
+            Path(module.params["archive"]).unlink(missing_ok=True)
     result["installed"] = wanted in releases.installed()
     result["ready"] = all(map(is_open, map(Path, module.params["directories"]))) and is_user(
         module.params["user"], module.params["home"], module.params["shell"]

@@ -44,6 +44,22 @@ def test_units_are_read_with_their_times(in_force: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shown", "idle"),
+    [
+        ({}, True),
+        ({"ActiveState": "inactive"}, True),
+        ({"ActiveState": "active"}, False),
+        ({"ActiveState": "activating"}, False),
+        ({"ActiveState": "failed"}, False),
+    ],
+)
+def test_what_failed_or_is_tried_again_is_not_idle(
+    in_force: Any, shown: dict[str, str], idle: bool
+) -> None:
+    assert in_force.is_idle(shown) is idle
+
+
+@pytest.mark.parametrize(
     ("changes", "file", "now", "says"),
     [
         ({}, STARTED - 1, STARTED + 60, None),

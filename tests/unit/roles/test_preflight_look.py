@@ -161,11 +161,6 @@ def tasks_with(role: str, module: str) -> Iterator[dict[str, Any]]:
         yield from within(yaml.safe_load(path.read_text()))
 
 
-def parts(value: Any) -> list[Any]:
-    """A list of files is asked for as a whole by a look, and in parts by tasks."""
-    return value if isinstance(value, list) else [value]
-
-
 @pytest.mark.parametrize(
     ("role", "module", "arguments"),
     [
@@ -180,9 +175,9 @@ def test_a_look_has_the_arguments_of_the_task_it_stands_for(
     asked: dict[str, list[Any]] = {}
     for task in tasks_with(role, module):
         for name, value in task.items():
-            asked.setdefault(name, []).extend(parts(value))
+            asked.setdefault(name, []).append(value)
     for name, value in arguments.items():
-        assert all(part in asked[name] for part in parts(value)), name
+        assert value in asked[name], name
 
 
 @pytest.mark.parametrize("role", ["pts_server", "nginx_proxy", "host_firewall"])
@@ -192,13 +187,3 @@ def test_whatever_a_role_asks_of_its_own_things_is_looked_at(role: str) -> None:
     other = {"pts_server_wheelhouse", "host_firewall_found"}
     run = {name for name in own - other if any(True for _ in tasks_with(role, name))}
     assert run == {module for looking, module, _ in looks() if looking == role}
-
-
-def test_every_file_a_role_puts_in_place_is_looked_at() -> None:
-    [look] = [
-        args
-        for role, module, args in looks()
-        if (role, module) == ("pts_server", "pts_server_files")
-    ]
-    laid = [file for task in tasks_with("pts_server", "pts_server_files") for file in task["files"]]
-    assert sorted(map(str, look["files"])) == sorted(map(str, laid))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 
 
 @pytest.fixture
@@ -49,3 +52,58 @@ def test_a_timer_is_on_if_it_runs_and_will_after_a_reboot(
     )
     systemctl.chmod(0o755)
     assert files.runs([str(systemctl)], "x.timer") is expected
+
+
+def ended(module: Any, capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        module.main()
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def test_what_changed_is_named_in_a_dry_run_as_in_a_run(
+    files: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same, other, gone = (tmp_path / name for name in ("same", "other", "gone"))
+    for path in (same, other, gone):
+        path.write_text("text\n")
+        path.chmod(0o644)
+    there, new = tmp_path / "there", tmp_path / "new" / "below"
+    there.mkdir(mode=0o755)
+    wanted = {
+        "directories": [str(there), str(new.parent), str(new)],
+        "files": [
+            {"path": str(same), "content": "text\n"},
+            {"path": str(other), "content": "words\n"},
+            {"path": str(gone)},
+        ],
+    }
+    changed = sorted(map(str, (other, gone, new.parent, new)))
+    assert ended(files, capsys, **wanted, _ansible_check_mode=True)["paths"] == changed
+    assert not new.exists()
+    assert other.read_text() == "text\n"
+    assert ended(files, capsys, **wanted)["paths"] == changed
+    assert ended(files, capsys, **wanted) | {"invocation": 0} == {
+        "changed": False,
+        "paths": [],
+        "diff": [],
+        "invocation": 0,
+    }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to root")
+@pytest.mark.parametrize("kind", ["files", "directories"])
+def test_a_file_that_is_not_for_all_to_read_is_a_change(
+    files: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    path = tmp_path / "it"
+    if kind == "files":
+        path.write_text("text\n")
+        wanted: dict[str, Any] = {"files": [{"path": str(path), "content": "text\n"}]}
+    else:
+        path.mkdir()
+        wanted = {"directories": [str(path)]}
+    path.chmod(0o700)
+    assert ended(files, capsys, **wanted)["paths"] == [str(path)]
+    assert path.stat().st_mode & 0o777 == (0o644 if kind == "files" else 0o755)
+    assert ended(files, capsys, **wanted)["changed"] is False
