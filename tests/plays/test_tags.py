@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,21 @@ def test_a_proof_alone_puts_nothing_back(play: Callable[..., Ended]) -> None:
     ended = play("site.yml", "--tags=verify", a={"fails": "link_check"})
     assert ended.status != 0
     assert ended.with_role("put_back") == ended.with_role("run_record") == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["--tags=tls_certificate"]], ids=["whole", "limited"])
+def test_what_a_role_changed_is_in_force_before_the_proof(
+    play: Callable[..., Ended], tmp_path: Path, arguments: list[str]
+) -> None:
+    role = tmp_path / "roles" / "tls_certificate"
+    with (role / "tasks" / "main.yml").open("a") as tasks:
+        tasks.write("- ansible.builtin.debug:\n  changed_when: true\n  notify: Reload\n")
+    (role / "handlers").mkdir()
+    (role / "handlers" / "main.yml").write_text(
+        '- name: Reload\n  ansible.builtin.debug: {msg: "({{ inventory_hostname }} has reloaded)"}\n'
+    )
+    ended = play("site.yml", *arguments)
+    assert ended.status == 0, ended.said
+    for host in "abcd":
+        done = [name for where, name in ended.done if where == host]
+        assert done.index("reloaded") < done.index("link_check")
