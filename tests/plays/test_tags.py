@@ -49,7 +49,8 @@ def test_what_a_role_changed_is_in_force_before_the_proof(
         tasks.write("- ansible.builtin.debug:\n  changed_when: true\n  notify: Reload\n")
     (role / "handlers").mkdir()
     (role / "handlers" / "main.yml").write_text(
-        '- name: Reload\n  ansible.builtin.debug: {msg: "({{ inventory_hostname }} has reloaded)"}\n'
+        "- name: Reload\n"
+        '  ansible.builtin.debug: {msg: "({{ inventory_hostname }} has reloaded)"}\n'
     )
     ended = play("site.yml", *arguments)
     assert ended.status == 0, ended.said
