@@ -34,6 +34,14 @@ SECRET_FIELDS: Final = frozenset(
 )
 
 
+#: The line of a key as RFC 6455 section 4.1 asks for it: 16 bytes in base64.
+_KEY_LINE = re.compile(rb"\r\nSec-WebSocket-Key: ([A-Za-z0-9+/]{21}[AQgw]==)\r\n")
+_SOME_KEY: Final = "AAAAAAAAAAAAAAAAAAAAAA=="
+#: Heads remembered, and the most bytes of one, so that strangers cannot fill the memory.
+_KIN_AT_MOST: Final = 2048
+_KIN_BYTES: Final = 1024
+
+
 class HeadError(Exception):
     """A head that cannot be read as HTTP/1.x.
 
@@ -59,6 +67,7 @@ class Head:
         method, target, version: the three parts of the request line; version as ``1.1``.
         fields: (name, value) in the order and letter case of the wire, values stripped.
         flaws: names of tolerated deviations, in the order they were met.
+        kin: what is known of heads that are the same but for their key, where there may be some.
     """
 
     raw: bytes
@@ -67,6 +76,7 @@ class Head:
     version: str
     fields: tuple[tuple[str, str], ...]
     flaws: tuple[str, ...] = ()
+    kin: Kin | None = field(default=None, init=False, repr=False, compare=False)
     _values: dict[str, list[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +110,41 @@ class Head:
             (name, "<redacted>" if name.lower() in SECRET_FIELDS else value)
             for name, value in self.fields
         ]
+
+
+@dataclass(slots=True)
+class Kin:
+    """Heads that differ in nothing but a whole Sec-WebSocket-Key.
+
+    A controller that comes again, as some do every second, sends the head it sent before with
+    another key: it is read once, and judged once.
+
+    Attributes:
+        head: theirs, with some key.
+        at: which of its fields is the key.
+        judged: the judge's own note: the rules it judged by, and its verdict.
+    """
+
+    head: Head
+    at: int
+    judged: tuple[object, object] | None = None
+
+    def member(self, raw: bytes, key: str) -> Head:
+        """The head of theirs that has the key."""
+        like = self.head
+        name, _ = like.fields[self.at]
+        # As Head(...) would make it, but for reading its fields again.
+        made = object.__new__(Head)
+        put = object.__setattr__
+        put(made, "raw", raw)
+        put(made, "method", like.method)
+        put(made, "target", like.target)
+        put(made, "version", like.version)
+        put(made, "fields", (*like.fields[: self.at], (name, key), *like.fields[self.at + 1 :]))
+        put(made, "flaws", like.flaws)
+        put(made, "kin", self)
+        put(made, "_values", {**like._values, name.lower(): [key]})
+        return made
 
 
 def looks_wrong(start: bytes | bytearray | memoryview) -> HeadError | None:
@@ -147,6 +192,26 @@ def parse_head(raw: bytes) -> Head:
     Raises:
         HeadError: 400 for broken grammar, 414 and 431 for excess, 505 for another HTTP version.
     """
+    key = _KEY_LINE.search(raw) if len(raw) <= _KIN_BYTES else None
+    if key is not None:
+        kin = _kin(raw[: key.start(1)], raw[key.end(1) :])
+        if kin is not None:
+            return kin.member(raw, key[1].decode())
+    return _parse(raw)
+
+
+@lru_cache(maxsize=_KIN_AT_MOST)
+def _kin(before: bytes, after: bytes) -> Kin | None:
+    """Those whose heads are these bytes with a key between them; None where it is not their only
+    key, or where the head begins with what is dropped."""
+    head = _parse(before + _SOME_KEY.encode() + after)
+    keys = [at for at, (name, _) in enumerate(head.fields) if name.lower() == "sec-websocket-key"]
+    if len(keys) != 1 or LEADING_EMPTY_LINES in head.flaws:
+        return None
+    return Kin(head, keys[0])
+
+
+def _parse(raw: bytes) -> Head:
     flaws: list[str] = []
     lead = _LEADING.match(raw)
     if lead is not None:

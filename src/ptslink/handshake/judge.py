@@ -118,6 +118,21 @@ def refuse_identity(head: Head, identity: Identity, rules: Rules) -> tuple[int, 
 
 def judge(head: Head, rules: Rules) -> Verdict:
     """Judge a request for the WebSocket link. Pure: the same head always gets the same verdict."""
+    kin = head.kin
+    if kin is None or rules.secret:  # a signature covers the key
+        return _judge(head, rules)
+    if kin.judged is None or kin.judged[0] is not rules:
+        kin.judged = (rules, _judge(head, rules))
+    known = kin.judged[1]
+    assert isinstance(known, Verdict)
+    if known.status != 101:
+        return known
+    accept = ("Sec-WebSocket-Accept", accept_value(head.get("sec-websocket-key") or ""))
+    headers = tuple(accept if header[0] == accept[0] else header for header in known.headers)
+    return Verdict(101, known.code, known.reason, known.identity, headers, known.notes)
+
+
+def _judge(head: Head, rules: Rules) -> Verdict:
     identity = identify(head)
     notes: list[str] = list(identity.notes)
 
