@@ -105,9 +105,10 @@ def main() -> None:
     timer = module.params["timer"]
     wanted = {Path(file["path"]): file["content"] for file in module.params["files"]}
     directories = list(map(Path, module.params["directories"]))
-    paths = {path for path, content in wanted.items() if present(path) != content}
+    there = {path: present(path) for path in wanted}
+    paths = {path for path, content in wanted.items() if there[path] != content}
     result: dict[str, Any] = {
-        "diff": [difference(path, present(path), wanted[path]) for path in sorted(paths)]
+        "diff": [difference(path, there[path], wanted[path]) for path in sorted(paths)]
     }
     paths |= {path for path in directories if not path.is_dir()}
     try:
