@@ -50,7 +50,6 @@ function openStore(file) {
   const database = new Database(file);
   database.pragma('journal_mode = WAL');
   database.pragma('synchronous = FULL');
-  database.pragma('wal_autocheckpoint = 4000');
   database.exec(
     `CREATE TABLE controller (number INTEGER PRIMARY KEY, pts_id TEXT NOT NULL UNIQUE);
      CREATE TABLE message (number INTEGER PRIMARY KEY, received REAL NOT NULL, controller INTEGER NOT NULL,

@@ -88,7 +88,8 @@ def derive(entry: Entry) -> None:
     if clock is None:
         return
     doubts = _doubts(entry.notes) if entry.notes else 0
-    fished = fished_whole(entry.raw) if doubts & Flag.FISHED else b""
+    # The test for 0 first: the operators of an enumeration cost as much as a key does.
+    fished = fished_whole(entry.raw) if doubts and doubts & Flag.FISHED else b""
     now = entry.received // 1000
     for index, packet in enumerate(entry.packets):
         if packet.type == "UploadStatus":
