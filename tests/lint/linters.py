@@ -43,10 +43,10 @@ LINTERS: dict[str, list[str | Path]] = {
         *("tests/lint", "tests/unit", "tests/plays", "tests/machines"),
     ],
 }
-#: ansible-lint takes minutes and, unlike mypy and ruff, remembers nothing: what it accepted once
-#: need not be read again. What it looks at: these places, and these files anywhere.
-REMEMBERED = "ansible-lint production"
-ACCEPTED = ROOT / "build" / "lint" / "accepted"
+#: These two take long and, unlike mypy and ruff, remember nothing: what they accepted once need not
+#: be read again. What they look at: these places, and these files anywhere.
+REMEMBERED = ("ansible-lint production", "yamllint")
+ACCEPTED = ROOT / "build" / "lint" / "accepted-by"
 LOOKED_AT_PLACES = ("roles/", "playbooks/", "templates/", "molecule/", "inventory/", "requirements")
 LOOKED_AT_FILES = (
     *(".yml", ".yaml", ".j2", ".cfg"),
@@ -55,9 +55,9 @@ LOOKED_AT_FILES = (
 
 
 def looked_at() -> str:
-    """A hash over the name and content of all that ansible-lint looks at, and over itself.
+    """A hash over the name and content of all that the remembered linters look at, and over them.
 
-    Itself are the pins in ``requirements/`` and this file, which has its command.
+    They are the pins in ``requirements/`` and this file, which has their commands.
     """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -78,9 +78,10 @@ class Linting:
     """A linter at work over the tree; it gives way to the tests it runs beside."""
 
     def __init__(self, name: str, command: list[str | Path]) -> None:
-        self._looked_at = looked_at() if name == REMEMBERED else None
+        self._looked_at = looked_at() if name in REMEMBERED else None
+        self._accepted = ACCEPTED / name.split()[0]
         self._process: subprocess.Popen[bytes] | None = None
-        if self._looked_at and ACCEPTED.is_file() and ACCEPTED.read_text() == self._looked_at:
+        if self._looked_at and self._remembers():
             return
         # Files, not pipes: nobody reads before the end.
         self._room = tempfile.TemporaryDirectory()
@@ -102,11 +103,14 @@ class Linting:
             return None
         if self._process.wait() == 0:
             if self._looked_at and self._looked_at == looked_at():
-                ACCEPTED.parent.mkdir(parents=True, exist_ok=True)
-                ACCEPTED.write_text(self._looked_at)
+                ACCEPTED.mkdir(parents=True, exist_ok=True)
+                self._accepted.write_text(self._looked_at)
             return None
         said = "\n".join(path.read_text(errors="replace") for path in self._said).strip()
         return said or f"no word, status {self._process.returncode}"
+
+    def _remembers(self) -> bool:
+        return self._accepted.is_file() and self._accepted.read_text() == self._looked_at
 
     def stop(self) -> None:
         """End the linter and whatever it started, where nobody waited for it."""

@@ -37,11 +37,17 @@ def test_what_was_accepted_is_looked_at_again_after_a_change(
     assert linters.looked_at() != accepted
 
 
+@pytest.mark.parametrize("name", linters.REMEMBERED)
 def test_what_is_not_accepted_is_not_remembered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linters, "ACCEPTED", tmp_path / "accepted")
+    # The other's word is not this one's.
+    (other,) = set(linters.REMEMBERED) - {name}
+    accepted = Linting(other, ["true"])
+    assert accepted.objection() is None
+    accepted.stop()
     for command, objects in ((["false"], True), (["true"], False), (["false"], False)):
-        linting = Linting(linters.REMEMBERED, [*command])
+        linting = Linting(name, [*command])
         assert (linting.objection() is not None) is objects
         linting.stop()
