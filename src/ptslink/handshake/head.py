@@ -37,8 +37,9 @@ SECRET_FIELDS: Final = frozenset(
 #: The line of a key as RFC 6455 section 4.1 asks for it: 16 bytes in base64.
 _KEY_LINE = re.compile(rb"\r\nSec-WebSocket-Key: ([A-Za-z0-9+/]{21}[AQgw]==)\r\n")
 _SOME_KEY: Final = "AAAAAAAAAAAAAAAAAAAAAA=="
-#: Heads remembered, and the most bytes of one, so that strangers cannot fill the memory.
-_KIN_AT_MOST: Final = 2048
+#: Heads remembered, some 4 KiB each, and the most bytes of one: as many as come back at once from a
+#: short break, and no more than a few megabytes, whoever fills them.
+_KIN_AT_MOST: Final = 512
 _KIN_BYTES: Final = 1024
 
 
