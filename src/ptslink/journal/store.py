@@ -24,9 +24,10 @@ from ptslink.journal.rekey import rekey
 from ptslink.jsonpts.columns import COLUMNS
 from ptslink.jsonpts.content import Told
 
-#: Statement sizes: a batch is cut into the largest that fit. Few sizes, so that SQLite's prepared
-#: statements are found again.
-_CHUNKS: Final = (128, 64, 32, 16, 8, 4, 2, 1)
+#: Rows in one statement: a batch is cut into the largest of these that fit, and what is less than all
+#: of them goes at once. A statement costs as much as two rows; there are few enough of them that
+#: SQLite's prepared ones are found again.
+_CHUNKS: Final = (128, 64, 32)
 
 _MESSAGES: Final = "messages (id, controller, received, transport, link, notes, raw)"
 _RECORDS: Final = (
@@ -86,7 +87,7 @@ class Store:
         self._sample_ms = status_history_seconds * 1000
         self._expect_copies = False
         self._connection = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=5.0
+            path, isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=256
         )
         try:
             self._open()
@@ -516,6 +517,7 @@ def _evidence_row(item: Evidence) -> Row:
 def _chunks(count: int) -> Iterable[tuple[int, int]]:
     start = 0
     while start < count:
-        size = next(size for size in _CHUNKS if size <= count - start)
+        left = count - start
+        size = next((size for size in _CHUNKS if size <= left), left)
         yield start, size
         start += size
