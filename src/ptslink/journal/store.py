@@ -24,9 +24,9 @@ from ptslink.journal.rekey import rekey
 from ptslink.jsonpts.columns import COLUMNS
 from ptslink.jsonpts.content import Told
 
-#: Rows in one statement: a batch is cut into the largest of these that fit, and what is less than all
-#: of them goes at once. A statement costs as much as two rows; there are few enough of them that
-#: SQLite's prepared ones are found again.
+#: Rows in one statement: a batch is cut into the largest of these that fit, and what is less than
+#: all of them goes at once. A statement costs as much as two rows; there are few enough of them
+#: that SQLite's prepared ones are found again.
 _CHUNKS: Final = (128, 64, 32)
 
 _MESSAGES: Final = "messages (id, controller, received, transport, link, notes, raw)"
