@@ -95,7 +95,4 @@ need_environment() {
     flock --unlock "$ptslink_lock_fd"
     exec {ptslink_lock_fd}>&-
     export PATH="$venv/bin:$PATH"
-    # The checkout's own Python is compiled once, beside the tree, and not by each of hundreds of processes.
-    unset PYTHONDONTWRITEBYTECODE
-    export PYTHONPYCACHEPREFIX="$ptslink_root/build/pycache"
 }

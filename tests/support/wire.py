@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ptslink.doctor.probe.frames import apply_mask
+
 #: Seconds until an answer that does not come is a failure; a busy computer takes its time.
 PATIENCE = 30.0
 CONTROLLER = "AABBCCDDEEFF001122334455"
@@ -67,11 +69,7 @@ def frame(
     if not masked:
         return head + payload
     mask = os.urandom(4)
-    # As numbers: byte by byte, a frame of a megabyte takes seconds.
-    size = len(payload)
-    cover = int.from_bytes((mask * (size // 4 + 1))[:size], "big")
-    masked_payload = (int.from_bytes(payload, "big") ^ cover).to_bytes(size, "big")
-    return head + mask + masked_payload
+    return head + mask + apply_mask(payload, mask)
 
 
 def close_frame(code: int = 1000, reason: str = "") -> bytes:
