@@ -129,9 +129,13 @@ WantedBy=multi-user.target
 
 
 def loaded(printed: str, mark: str) -> str:
-    """The fingerprint of a table as `nft list table` prints it, and how many rules it has."""
+    """The fingerprint of a table as `nft list table` prints it, and the comment of each of its rules.
+
+    The sets are not read: their elements are the addresses that connected within the last seconds.
+    """
     found = re.search(rf'^\s*comment "{re.escape(mark)} (\w+)"', printed, re.MULTILINE)
-    return f"{found.group(1) if found else '?'} {printed.count('limit rate over')}"
+    rules = re.findall(rf'\bdrop comment "{re.escape(mark)}: ([^"]+)"', printed)
+    return "; ".join([found.group(1) if found else "?", *rules])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -81,6 +82,31 @@ def test_what_is_loaded_is_known_again_and_an_emptied_table_is_seen(rate: Any) -
     assert rate.loaded(emptied, "ptslink") != wanted.loaded
     other = rate.wanted_held(rate.limits([rule(80, 51)], []), "/usr/sbin/nft", "ptslink")
     assert other.loaded != wanted.loaded
+
+
+def test_addresses_that_just_connected_are_no_difference(rate: Any) -> None:
+    """nft prints an element of a set with the limit it is counted by: traffic is not configuration."""
+    wanted = rate.wanted_held(rate.limits([rule(80, 50)], []), "/usr/sbin/nft", "ptslink")
+    printed = "\n".join(wanted.file.splitlines()[3:])
+    element = "elements = { 192.0.2.7 limit rate over 50/second burst 100 packets expires 9s }"
+    filled = printed.replace("timeout 10s; }", f"timeout 10s; {element} }}")
+    assert filled.count("limit rate over") > printed.count("limit rate over")
+    assert rate.loaded(filled, "ptslink") == wanted.loaded
+
+
+@pytest.mark.skipif(NFT is None or os.geteuid() != 0, reason="needs nft and root")
+def test_a_table_the_kernel_has_counted_in_is_the_one_wanted(rate: Any, tmp_path: Path) -> None:
+    wanted = rate.wanted_held(rate.limits([rule(80, 50), rule(53, 5, "udp")], []), NFT, "ptslink")
+    (tmp_path / "table").write_text(wanted.file)
+    printed = subprocess.run(
+        ["unshare", "--net", "sh", "-ec",
+         f"{NFT} -f {tmp_path}/table; "
+         f"{NFT} add element inet ptslink tcp_80_v4 '{{ 192.0.2.7 limit rate over 50/second }}'; "
+         f"{NFT} list table inet ptslink"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "192.0.2.7" in printed
+    assert rate.loaded(printed, "ptslink") == wanted.loaded
 
 
 def test_a_diff_names_each_limit_once(rate: Any) -> None:
