@@ -25,6 +25,8 @@ from benchmarks.restart.attend import (
 )
 from benchmarks.restart.machine import Machine
 
+from support import provisioned
+
 DIRECT, PROXIED, SECURED = 350, 100, 50
 ALL = DIRECT + PROXIED + SECURED
 
@@ -39,6 +41,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attended]:
     directory: Path = tmp_path_factory.mktemp("restart")
     try:
         if not given:
+            provisioned.up(machine.lab, [machine.name])
             machine.raise_up()
         yield attend(machine, directory, direct=DIRECT, proxied=PROXIED, secured=SECURED, say=print)
     finally:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from ptslab import host, lab, state
 from ptslab.errors import LabError, UsageError
@@ -38,6 +39,12 @@ Several labs stand side by side: --lab NAME, or PTSLINK_LAB in the environment.
 Exit status: 0 done, 1 failed, 2 bad arguments or something missing on this
 computer; ssh and exec give the status of the command they ran.
 """
+
+
+OF = (
+    "a file or directory that went into the snapshot, repeatable: it is used again only while "
+    "these are what they were"
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,6 +89,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="new machines reach nothing beyond this computer and the lab",
     )
+    raise_.add_argument(
+        "--from",
+        dest="begin_from",
+        metavar="SNAPSHOT",
+        help="new machines begin from this snapshot; with the --of it was taken with",
+    )
+    raise_.add_argument("--of", action="append", default=[], type=Path, metavar="PATH", help=OF)
     raise_.add_argument("--json", action="store_true", help="describe the lab as JSON on stdout")
 
     lower = verb("down", "take a lab down and remove every trace of it")
@@ -121,6 +135,11 @@ def parser() -> argparse.ArgumentParser:
     stop = verb("stop", "switch a machine off; its disk stays")
     stop.add_argument("machine")
     stop.add_argument("--hard", action="store_true", help="pull the plug")
+
+    taking = verb("snapshot", "keep what a machine is now, for others to begin from (up --from)")
+    taking.add_argument("machine")
+    taking.add_argument("name", help="the snapshot's")
+    taking.add_argument("--of", action="append", default=[], type=Path, metavar="PATH", help=OF)
 
     disk = verb("disk", "mount a small disk in a running machine, to fill it")
     disk.add_argument("machine")
@@ -173,6 +192,8 @@ def _run(chosen: argparse.Namespace) -> int:
                 chosen.lab,
                 parse_machines(chosen.machine),
                 mirror=not chosen.no_mirror,
+                begin_from=chosen.begin_from,
+                of=chosen.of,
                 started=started,
             )
             if chosen.json:
@@ -215,6 +236,10 @@ def _run_on_lab(chosen: argparse.Namespace, found: state.Lab, started: float) ->
             lab.start_machine(found, chosen.machine, started=started)
         case "stop":
             lab.stop_machine(found, chosen.machine, hard=chosen.hard)
+        case "snapshot":
+            print(
+                lab.take_snapshot(found, chosen.machine, chosen.name, of=chosen.of, started=started)
+            )
         case "disk":
             lab.add_disk(found, chosen.machine, chosen.path, chosen.megabytes)
         case "cut-mirror":

@@ -8,13 +8,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from ptslab import disk, host, machine, plan, rootfs, state
+from ptslab import disk, host, machine, plan, rootfs, snapshot, state
 from ptslab.errors import LabError, UsageError
 from ptslab.layout import DEFAULT_LAB, Layout, MachineRequest, allocate_slot, check_lab_name
 from ptslab.state import Lab, Machine
@@ -25,6 +25,8 @@ from ptslab.supervisor import remove_cable
 BOOT_SECONDS: Final = 90.0
 #: How long a machine may take to power off before the plug is pulled.
 POWER_OFF_SECONDS: Final = 8.0
+#: And before a snapshot, where what it has not written yet would be missing.
+SNAPSHOT_SECONDS: Final = 90.0
 
 _GLOBAL_LOCK: Final = Path("/run/ptslink-lab.lock")
 _IP_FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
@@ -35,11 +37,14 @@ def up(
     requests: Sequence[MachineRequest],
     *,
     mirror: bool = True,
+    begin_from: str | None = None,
+    of: Sequence[Path] = (),
     started: float | None = None,
 ) -> Lab:
     """Raise lab `name` with the machines asked for; return it when ssh answers on each.
 
-    A lab that is up keeps its machines: those missing are added, those switched
+    New machines begin from the snapshot `begin_from` that was taken of the files `of`; LabError
+    if there is none. A lab that is up keeps its machines: those missing are added, those switched
     off are started. What an interrupted `up` or `down` left behind is cleared
     first. If anything fails, what this call made is taken down again.
     """
@@ -53,10 +58,17 @@ def up(
             host.say(f"lab {name}: clearing what an interrupted run left", started=started)
             _remove(lab, started=started, grace=0.0)
             lab = None
-        images = make_images([request.suite for request in requests], started=started)
+        suites = list(dict.fromkeys(request.suite for request in requests))
+        images = make_images(suites, started=started)
+        layers: dict[str, tuple[str, ...]] = dict.fromkeys(suites, ())
+        if begin_from is not None:
+            for suite in suites:
+                found = snapshot.require(snapshot.path(begin_from, suite, of))
+                layers[suite] = snapshot.lower_layers(found)
+        made = {suite: Machine("", suite, 0, str(images[suite]), layers[suite]) for suite in suites}
         if lab is None:
-            return _raise_new(name, requests, images, mirror=mirror, started=started)
-        return _extend(lab, requests, images, mirror=mirror, started=started)
+            return _raise_new(name, requests, made, mirror=mirror, started=started)
+        return _extend(lab, requests, made, mirror=mirror, started=started)
 
 
 def make_images(suites: Sequence[str], *, started: float, refresh: bool = False) -> dict[str, Path]:
@@ -84,12 +96,12 @@ def make_images(suites: Sequence[str], *, started: float, refresh: bool = False)
 def _raise_new(
     name: str,
     requests: Sequence[MachineRequest],
-    images: dict[str, Path],
+    made: Mapping[str, Machine],
     *,
     mirror: bool,
     started: float,
 ) -> Lab:
-    lab = _claim_slot(name, requests, images)
+    lab = _claim_slot(name, requests, made)
     host.say(f"lab {name}: slot {lab.slot}, {lab.layout.wan}", started=started)
     try:
         _make_network(lab)
@@ -116,7 +128,7 @@ def _raise_new(
 def _extend(
     lab: Lab,
     requests: Sequence[MachineRequest],
-    images: dict[str, Path],
+    made: Mapping[str, Machine],
     *,
     mirror: bool,
     started: float,
@@ -132,7 +144,7 @@ def _extend(
     before = lab.machines
     free = iter(sorted(set(range(len(present) + len(requests))) - {m.index for m in before}))
     added = tuple(
-        Machine(request.name, request.suite, next(free), str(images[request.suite]))
+        replace(made[request.suite], name=request.name, index=next(free))
         for request in requests
         if request.name not in present
     )
@@ -216,6 +228,32 @@ def reboot_machine(lab: Lab, name: str, *, started: float) -> None:
         raise LabError(f"machine {name} is not running")
     process.signal(signal.SIGRTMIN + 5)  # systemd: reboot
     _wait(lab, (m,), started=started, boots=running.boots + 1)
+
+
+def take_snapshot(
+    lab: Lab, name: str, snapshot_name: str, *, of: Sequence[Path], started: float
+) -> Path:
+    """Keep what a machine is now as a snapshot, which other machines can begin from.
+
+    The machine is switched off for it in order, and is up again afterwards. Where there is such a
+    snapshot of the same files it is left as it is, and so is the machine.
+    """
+    m = lab.machine(name)
+    target = snapshot.path(snapshot_name, m.suite, of)
+    if target.is_dir():
+        host.say(f"snapshot {target.name}: there already", started=started)
+        return target
+    machine.stop(lab, m, grace=SNAPSHOT_SECONDS)
+    changed = snapshot.take(lab, m, target)
+    lab = _in_phase(lab, lab.phase, tuple(changed if one == m else one for one in lab.machines))
+    host.say(f"snapshot {target.name}: taken of {name}", started=started)
+    for removed in snapshot.prune(
+        target, [layer for one in state.labs() for m in one.machines for layer in m.snapshots]
+    ):
+        host.say(f"removed {removed}: nothing stands on it", started=started)
+    machine.start(lab, changed)
+    _wait(lab, (changed,), started=started)
+    return target
 
 
 def cut_mirror(lab: Lab, names: Sequence[str], *, silent: bool) -> None:
@@ -315,7 +353,7 @@ def _is_running(lab: Lab, m: Machine) -> bool:
 # -- the parts of up ----------------------------------------------------------------------------
 
 
-def _claim_slot(name: str, requests: Sequence[MachineRequest], images: dict[str, Path]) -> Lab:
+def _claim_slot(name: str, requests: Sequence[MachineRequest], made: Mapping[str, Machine]) -> Lab:
     """Write the state of a new lab in a slot of its own: from here on `down` knows it."""
     with host.locked(_GLOBAL_LOCK):
         others = state.labs()
@@ -326,7 +364,7 @@ def _claim_slot(name: str, requests: Sequence[MachineRequest], images: dict[str,
             "starting",
             host.boot_id(),
             tuple(
-                Machine(request.name, request.suite, index, str(images[request.suite]))
+                replace(made[request.suite], name=request.name, index=index)
                 for index, request in enumerate(requests)
             ),
         )

@@ -70,7 +70,7 @@ def mount(lab: Lab, machine: Machine) -> None:
     if root in host.mounts_under(root):
         return
     upper, work = lab.upper(machine), _work(lab, machine)
-    options = f"lowerdir={machine.image},upperdir={upper},workdir={work}"
+    options = f"lowerdir={':'.join(machine.layers)},upperdir={upper},workdir={work}"
     try:
         host.run(("mount", "-t", "overlay", "-o", options,
                   lab.layout.machine_link(machine.index), str(root)))  # fmt: skip

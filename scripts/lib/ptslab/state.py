@@ -14,7 +14,7 @@ from ptslab.errors import LabError
 from ptslab.layout import Layout
 
 HOME: Final = Path("/var/lib/ptslink-lab")
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,13 @@ class Machine:
     index: int
     #: The image under its overlay.
     image: str
+    #: The snapshots between the image and its own layer, the newest first.
+    snapshots: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Everything under the machine's own layer, the uppermost first."""
+        return (*self.snapshots, self.image)
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,10 @@ def load(name: str) -> Lab | None:
         raise LabError(f"{path}: cannot be read: {error}") from error
     if data.pop("version", None) != VERSION:
         raise LabError(f"{path}: written by another version of scripts/lab: take it down with that")
-    machines = tuple(Machine(**machine) for machine in data.pop("machines"))
+    machines = tuple(
+        Machine(**{**machine, "snapshots": tuple(machine.get("snapshots", ()))})
+        for machine in data.pop("machines")
+    )
     return Lab(machines=machines, **data)
 
 

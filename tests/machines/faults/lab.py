@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from support import provisioned
+
 ROOT = Path(__file__).parents[3]
 LAB = ROOT / "scripts" / "lab"
 #: What the machine of the rows is provisioned with.
@@ -70,7 +72,7 @@ def ready(lab: str, machine: str = "server") -> Iterator[None]:
         return
     had = machines(lab)
     try:
-        add(lab, machine)
+        provisioned.up(lab, [machine])
         provision(lab, machine, {})
         yield
     finally:
