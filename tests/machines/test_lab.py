@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -460,6 +461,35 @@ def test_packages_one_machine_fetched_are_there_for_the_next(second: str) -> Non
     assert "/less_" in ssh("server", f"ls {archive}/*.deb", name=second)
     said = ssh("server", "apt-get install -q -y less 2>&1", name=second)
     assert "Need to get 0 B" in said
+
+
+def test_a_machine_begins_from_what_another_one_left(second: str, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    part.write_text("as it was")
+    of, name = f"--of={part}", f"labtest-{os.getpid()}"
+    none = lab("up", f"--from={name}", of, name=second, check=False)
+    assert none.returncode == 1
+    assert "no snapshot" in none.stderr
+    up(name=second)
+    identity = ssh(
+        "server", "echo kept > /root/kept; rm /etc/issue; cat /etc/machine-id", name=second
+    )
+    kept = Path(lab("snapshot", "server", name, of, name=second).stdout.strip())
+    try:
+        assert ssh("server", "cat /root/kept", name=second) == "kept", "it goes on where it was"
+        lab("down", name=second)
+        described = json.loads(lab("up", "--json", f"--from={name}", of, name=second).stdout)
+        assert ssh("server", "cat /root/kept; ls /etc/issue 2>&1", name=second, check=False) == (
+            "kept\nls: cannot access '/etc/issue': No such file or directory"
+        )
+        assert ssh("server", "cat /etc/machine-id", name=second) != identity
+        assert ssh("server", "systemctl is-system-running --wait", name=second) == "running"
+        lab("down", name=second)
+        assert traces(described) == []
+        part.write_text("changed")
+        assert lab("up", f"--from={name}", of, name=second, check=False).returncode == 1
+    finally:
+        shutil.rmtree(kept)
 
 
 # -- going away ---------------------------------------------------------------------------------
