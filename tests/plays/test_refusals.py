@@ -1,6 +1,6 @@
 """Bad variables are refused by name, with what is accepted, before any host is contacted.
 
-One run of the preflight playbook over an inventory that has one host a mistake. The hosts do not
+One run of the preflight playbook over an inventory whose hosts have the mistakes. The hosts do not
 exist: a mistake that got past the checks would end in "cannot be reached", which is also how the
 healthy host, without a mistake, ends.
 """
@@ -65,7 +65,6 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("pts_server_password", "planted", "is called pts_server_users"),
     ("nginx_proxy_read_timeout", 300, "is called nginx_proxy_idle_timeout_seconds"),
     # Types
-    ("ptslink_bundle", "/nowhere.bundle", "cannot be read"),
     ("ptslink_bundle_unsigned", "perhaps", "ptslink_bundle_unsigned"),
     ("pts_server_port", "three thousand", "pts_server_port"),
     ("pts_server_listen_addresses", {"a": 1}, "pts_server_listen_addresses"),
@@ -80,6 +79,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("host_firewall_link_sources", {"a": 1}, "host_firewall_link_sources"),
     ("nginx_proxy_listeners", [{"port": 443, "tls": "perhaps"}], "nginx_proxy_listeners"),
     ("tls_certificate_mode", "letsencrypt", "self_signed, provided, acme"),
+    ("host_firewall_link_port_sources", [80], "host_firewall_link_port_sources"),
+    ("host_firewall_link_rate", "many", "host_firewall_link_rate"),
     # What a controller can hold
     ("pts_server_path", "/ptsWebSocket", "no leading slash"),
     ("pts_server_path", "p" * 41, "at most 40 ASCII characters"),
@@ -95,8 +96,6 @@ MISTAKES: list[tuple[str, Any, str]] = [
     # Ranges
     ("pts_server_port", 0, "from 1 to 65535"),
     ("pts_server_port", 65536, "from 1 to 65535"),
-    ("pts_server_port", 9180, "two different numbers"),
-    ("pts_server_admin_port", 3000, "two different numbers"),
     ("pts_server_message_bytes_max", 8192, "from 65536"),
     ("pts_server_ping_interval_seconds", 1, "from 5 to 300"),
     ("pts_server_ping_timeout_seconds", 600, "from 5 to 120"),
@@ -128,13 +127,14 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("host_firewall_patience_seconds", 5, "from 20"),
     ("host_firewall_link_port_sources", {80: ["10.0.0.0/33"]}, "10.0.0.0/33 is no network"),
     ("host_firewall_link_port_sources", {80: "10.0.0.0/8"}, "a list of networks, as {80: ["),
-    ("host_firewall_link_port_sources", [80], "host_firewall_link_port_sources"),
     ("host_firewall_link_rate", 6, "0 for no limit, or from 50"),
-    ("host_firewall_link_rate", "many", "host_firewall_link_rate"),
     ("host_firewall_rules", [{"port": 1, "purpose": "x", "rate": -1}], "0 for no limit"),
     ("link_check_idle_seconds", 3600, "from 0 to 150"),
     ("link_check_timeout_seconds", 0, "from 1 to 60"),
-    # Combinations
+    # Combinations: each has a host of its own
+    ("pts_server_port", 9180, "two different numbers"),
+    ("ptslink_bundle", "/nowhere.bundle", "cannot be read"),
+    ("pts_server_admin_port", 3000, "two different numbers"),
     ("host_firewall_link_port_sources", {8080: ["10.0.0.0/8"]}, "Fix: one of 80, 3000"),
     (
         "host_firewall_rules",
@@ -236,12 +236,38 @@ TLS_MISTAKES: list[tuple[dict[str, Any], str]] = [
 TLS_LISTENERS = [{"port": 80}, {"port": 443, "tls": True}]
 
 
+#: Where each kind of mistake begins in the table. What is wrong with a name or a type is said before
+#: what is wrong with a value, so that a host has mistakes of one kind and one role.
+KINDS = ("pts_server_prot", "pts_server_uri", "ptslink_bundle_unsigned", "pts_server_path")
+ALONE = MISTAKES.index(("pts_server_port", 9180, "two different numbers"))
+
+
+def together() -> dict[str, list[int]]:
+    """Host -> the mistakes it has; no variable twice, and whatever shows in combination alone."""
+    hosts: dict[str, list[int]] = {}
+    starts = [next(n for n, row in enumerate(MISTAKES) if row[0] == name) for name in KINDS]
+    for number, (name, _, _) in enumerate(MISTAKES):
+        kind = sum(start <= number for start in starts)
+        role = name.split("_")[0]
+        for turn in range(len(MISTAKES)):
+            host = f"mistakes-{kind}-{role}-{turn}" if number < ALONE else f"mistake-{number}"
+            if name not in {MISTAKES[other][0] for other in hosts.get(host, ())}:
+                hosts.setdefault(host, []).append(number)
+                break
+    return hosts
+
+
+TOGETHER = together()
+HOST_OF = {number: host for host, numbers in TOGETHER.items() for number in numbers}
+
+
 @pytest.fixture(scope="module")
 def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Host -> the message it failed with."""
     directory = tmp_path_factory.mktemp("refusals")
     hosts: dict[str, dict[str, Any]] = {
-        f"mistake-{number}": {name: value} for number, (name, value, _) in enumerate(MISTAKES)
+        host: {MISTAKES[number][0]: MISTAKES[number][1] for number in numbers}
+        for host, numbers in TOGETHER.items()
     }
     hosts |= {
         f"tls-mistake-{number}": {"nginx_proxy_listeners": TLS_LISTENERS} | variables
@@ -310,7 +336,7 @@ def test_without_a_mistake_the_host_would_be_contacted(failures: dict[str, str],
 def test_the_mistake_is_refused_by_name(
     failures: dict[str, str], number: int, name: str, says: str
 ) -> None:
-    message = failures[f"mistake-{number}"]
+    message = failures[HOST_OF[number]]
     assert "cannot be reached" not in message
     assert name in message
     assert says in message
@@ -320,7 +346,7 @@ def test_a_refusal_shows_no_secret(failures: dict[str, str]) -> None:
     for number, (name, value, _) in enumerate(MISTAKES):
         if name in ("pts_server_users", "pts_server_secret"):
             secrets = value.values() if isinstance(value, dict) else [value]
-            message = failures[f"mistake-{number}"]
+            message = failures[HOST_OF[number]]
             assert not [secret for secret in secrets if secret in message and secret != "pw"], name
 
 
