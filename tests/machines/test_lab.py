@@ -440,10 +440,10 @@ def test_another_suite_for_a_machine_that_is_up_is_refused() -> None:
     assert ssh("server", "echo still here") == "still here"
 
 
-def test_eight_machines_boot_side_by_side(second: str) -> None:
-    names = [f"m{number}" for number in range(1, 9)]
+def test_four_machines_boot_side_by_side(second: str) -> None:
+    names = [f"m{number}" for number in range(1, 5)]
     described = up(*names, name=second)
-    assert len({m["address"] for m in described["machines"].values()}) == 8
+    assert len({m["address"] for m in described["machines"].values()}) == 4
     for name in names:
         assert ssh(name, "systemctl is-system-running --wait", name=second, check=False) == (
             "running"
@@ -511,7 +511,7 @@ def test_down_leaves_no_trace_whatever_was_going_on(second: str) -> None:
     assert traces(described) == []
 
 
-@pytest.mark.parametrize("whom", ["supervisor", "nspawn", "both"])
+@pytest.mark.parametrize("whom", ["nspawn", "both"])
 def test_down_leaves_no_trace_after_its_own_processes_were_killed(second: str, whom: str) -> None:
     described = up(name=second)
     processes = running("server", second)
@@ -521,8 +521,15 @@ def test_down_leaves_no_trace_after_its_own_processes_were_killed(second: str, w
     assert traces(described) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("moment", ["network", "boot"])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGKILL, "network"),
+        (signal.SIGKILL, "boot"),
+        (signal.SIGTERM, "boot"),
+        (signal.SIGINT, "network"),
+    ],
+)
 def test_an_interrupted_up_is_undone_or_cleared(
     second: str, number: signal.Signals, moment: str
 ) -> None:
