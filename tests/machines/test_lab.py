@@ -536,7 +536,11 @@ def test_an_interrupted_up_is_undone_or_cleared(
     state = Path("/var/lib/ptslink-lab/labs") / second
     sign = {"network": state / "lab.json", "boot": state / "machines/server/running.json"}[moment]
     rising = subprocess.Popen(
-        [str(SCRIPT), "up", "--lab", second], stderr=subprocess.PIPE, start_new_session=True
+        [str(SCRIPT), "up", "--lab", second],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # Started in the background these tests have Ctrl-C ignored, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not sign.exists():
