@@ -236,8 +236,8 @@ TLS_MISTAKES: list[tuple[dict[str, Any], str]] = [
 TLS_LISTENERS = [{"port": 80}, {"port": 443, "tls": True}]
 
 
-#: Where each kind of mistake begins in the table. What is wrong with a name or a type is said before
-#: what is wrong with a value, so that a host has mistakes of one kind and one role.
+#: Where each kind of mistake begins in the table. What is wrong with a name or a type is said ahead
+#: of what is wrong with a value, so that a host has mistakes of one kind and one role.
 KINDS = ("pts_server_prot", "pts_server_uri", "ptslink_bundle_unsigned", "pts_server_path")
 ALONE = MISTAKES.index(("pts_server_port", 9180, "two different numbers"))
 
@@ -250,7 +250,9 @@ def together() -> dict[str, list[int]]:
         kind = sum(start <= number for start in starts)
         role = name.split("_")[0]
         for turn in range(len(MISTAKES)):
-            host = f"mistakes-{kind}-{role}-{turn}" if number < ALONE else f"mistake-{number}"
+            # Of host_firewall's values one rule names the first that is wrong, and not the others.
+            alone = number >= ALONE or (kind == len(KINDS) and role == "host")
+            host = f"mistake-{number}" if alone else f"mistakes-{kind}-{role}-{turn}"
             if name not in {MISTAKES[other][0] for other in hosts.get(host, ())}:
                 hosts.setdefault(host, []).append(number)
                 break

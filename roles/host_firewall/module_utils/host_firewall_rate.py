@@ -129,7 +129,7 @@ WantedBy=multi-user.target
 
 
 def loaded(printed: str, mark: str) -> str:
-    """The fingerprint of a table as `nft list table` prints it, and the comment of each of its rules.
+    """The fingerprint of a table as `nft list table` prints it, and the comment of each rule.
 
     The sets are not read: their elements are the addresses that connected within the last seconds.
     """

@@ -85,7 +85,7 @@ def test_what_is_loaded_is_known_again_and_an_emptied_table_is_seen(rate: Any) -
 
 
 def test_addresses_that_just_connected_are_no_difference(rate: Any) -> None:
-    """nft prints an element of a set with the limit it is counted by: traffic is not configuration."""
+    """nft prints each address in a set with its limit: traffic is not configuration."""
     wanted = rate.wanted_held(rate.limits([rule(80, 50)], []), "/usr/sbin/nft", "ptslink")
     printed = "\n".join(wanted.file.splitlines()[3:])
     element = "elements = { 192.0.2.7 limit rate over 50/second burst 100 packets expires 9s }"
