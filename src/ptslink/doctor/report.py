@@ -9,6 +9,7 @@ from ptslink.doctor.cause import Auto, Fix
 from ptslink.doctor.evidence import Status
 from ptslink.doctor.finding import Finding
 from ptslink.doctor.verdict import EXAMINED, GUESS, Check, Verdict
+from ptslink.escape import visible
 
 WIDTH = 80
 #: So many of what the records show are told; somebody who reads this has a pump to mend.
@@ -100,7 +101,7 @@ def _fix(fix: Fix, indent: str) -> list[str]:
     lines = _wrap(fix.summary, indent)
     if fix.command:
         # A command is to be copied: never broken, whatever its length.
-        lines += [f"{indent}    {line}" for line in fix.command.splitlines()]
+        lines += [f"{indent}    {visible(line)}" for line in fix.command.split("\n")]
     for name, value in fix.ansible.items():
         lines += _wrap(f"Ansible: {name}: {_value(value)}", indent)
     if fix.controller:
@@ -123,7 +124,7 @@ def _other(finding: Finding) -> list[str]:
     else:
         lines += _wrap(finding.fix.summary, "    ")
         if finding.fix.command:
-            lines += [f"        {line}" for line in finding.fix.command.splitlines()]
+            lines += [f"        {visible(line)}" for line in finding.fix.command.split("\n")]
     for piece in finding.match.evidence[:2]:
         lines += _wrap(f"Seen: {piece}", "    ")
     return lines
@@ -180,7 +181,7 @@ def _bullet(text: str) -> list[str]:
 
 def _wrap(text: str, indent: str = "", first: str | None = None) -> list[str]:
     return textwrap.wrap(
-        " ".join(text.split()),
+        visible(" ".join(text.split())),
         WIDTH,
         initial_indent=indent if first is None else first,
         subsequent_indent=indent,

@@ -448,7 +448,8 @@ def test_logs_are_listed_counted_viewed_and_searched(tmp_path: Path) -> None:
     logs.start()
     days = (1_772_323_200_000, 1_772_409_600_000)  # 2026-03-01, 2026-03-02
     for at in days:
-        logs.put(Line(at, ("Connection",), f"connection established successfully {at}"))
+        sentence = "Verifying WebSocket client 192.0.2.1: connection established successfully"
+        logs.put(Line(at, ("Connection",), f"{sentence} {at}"))
         logs.put(Line(at, ("ConnectionIssue",), "refused with 404", '{"a":1}'))
     logs.close()
     listed = [line.split() for line in run(tmp_path, "list")[1].splitlines()]
