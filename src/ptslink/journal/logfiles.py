@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import re
 import threading
 import time
@@ -31,9 +32,9 @@ MAX_WAITING: Final = 20_000
 #: Lines are collected for this long (seconds) and written together: opening a file, and waking a
 #: thread, cost as much as many lines.
 COLLECT_SECONDS: Final = 0.25
-#: A thread that has nothing to write tells at least this often (seconds) that it lives.
-TICK_SECONDS: Final = 1.0
 _RETENTION_EVERY: Final = 600.0
+#: Seconds that the thread waits for lines at most, so that it is seen to be alive.
+TICK_SECONDS: Final = 5.0
 #: Types of files that tell how links come and go; all others hold messages.
 CONNECTION_TYPES: Final = frozenset(
     {"Connection", "ConnectionIssue", "Disconnection", "ShortConnection", "Server"}
@@ -150,12 +151,18 @@ class LogFiles:
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._next_retention = 0.0
         self._written = 0  # bytes since the last look at the retention
+        self._ticked = time.monotonic()
         #: Lines that were not written, since start.
         self.dropped = 0
         #: Why the last lines were not all written, or "".
         self.failure = ""
-        #: When the thread last began to look for lines, by `time.monotonic`; 0 before it started.
-        self.alive_at = 0.0
+
+    @property
+    def ticked(self) -> float:
+        """When the thread was last seen to go on, on the monotonic clock; minus infinity when it
+        has ended."""
+        ended = self._thread.ident is not None and not self._thread.is_alive()
+        return -math.inf if ended and not self._closing.is_set() else self._ticked
 
     def start(self) -> None:
         """Start the thread."""
@@ -179,19 +186,19 @@ class LogFiles:
     def _run(self) -> None:
         closing = False
         while not closing:
-            self.alive_at = time.monotonic()
-            if not self._wake.wait(TICK_SECONDS):
-                continue
+            self._wake.wait(TICK_SECONDS)
             closing = self._closing.wait(COLLECT_SECONDS)
             self._wake.clear()
             waiting = self._waiting
             lines = [waiting.popleft() for _ in range(len(waiting))]
             try:
-                self._write(lines)
+                if lines:  # else a failure would look mended
+                    self._write(lines)
                 self._retain()
             except Exception as error:
                 # Whatever nobody foresaw: the lines to come are written all the same.
                 self.failure = _reported("lines could not be written", error)
+            self._ticked = time.monotonic()
 
     def _write(self, lines: Iterable[Line | PacketLine]) -> None:
         texts: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
@@ -199,7 +206,7 @@ class LogFiles:
         failure = ""
         for line in lines:
             try:
-                self._render(line, texts, stream)
+                self._sort_in(line, texts, stream)
             except Exception as error:
                 self.dropped += 1
                 failure = failure or _reported("a line could not be written", error)
@@ -215,7 +222,7 @@ class LogFiles:
                 self.dropped += len(parts)
         self.failure = failure
 
-    def _render(
+    def _sort_in(
         self,
         line: Line | PacketLine,
         texts: defaultdict[tuple[str, str], list[str]],
