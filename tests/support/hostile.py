@@ -23,7 +23,7 @@ def acted_upon(text: str, keep: str = "\n") -> list[str]:
     """The characters of the text that are not shown but acted upon, without those of `keep`."""
     return [
         char
-        for char in text
+        for char in sorted(set(text))
         if char not in keep
         and (
             unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs")
