@@ -39,7 +39,8 @@ TICK_SECONDS: Final = 5.0
 CONNECTION_TYPES: Final = frozenset(
     {"Connection", "ConnectionIssue", "Disconnection", "ShortConnection", "Server"}
 )
-_NAME: Final = re.compile(r"([A-Za-z][A-Za-z0-9]{0,63})_(\d{4}-\d\d-\d\d)\.log")
+_TYPE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+_NAME: Final = re.compile(rf"({_TYPE.pattern})_(\d{{4}}-\d\d-\d\d)\.log")
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ class PacketLine(msgspec.Struct):
     @property
     def file(self) -> str:
         """The type of the file it goes to: its own, if a file can be named after it."""
-        return self.type if self.type.isalnum() and self.type.isascii() else "Other"
+        return self.type if _TYPE.fullmatch(self.type) else "Other"
 
     def text(self, moment: str) -> str:
         """The line without its end, given the text of its time."""
