@@ -94,5 +94,6 @@ need_environment() {
     fi
     flock --unlock "$ptslink_lock_fd"
     exec {ptslink_lock_fd}>&-
-    export PATH="$venv/bin:$PATH"
+    # An empty part of it would mean the working directory.
+    export PATH="$venv/bin${PATH:+:$PATH}"
 }

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from ptslink import version
+from ptslink.escape import visible
 
 #: Subcommand name -> where its click command lives, as "module:attribute".
 SUBCOMMANDS: Mapping[str, str] = {
@@ -50,6 +52,14 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{target} is not a click command")
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            # What is wrong may have come from outside: a name, a file, an answer.
+            vars(error)["message"] = visible(error.message, keep="\n")
+            raise
 
 
 def _tell_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.fuzz.targets import MEMBERS
 from tests.fuzz.wire import CONTROLLER, request
+from tests.support.hostile import HOSTILE
 
 from ptslink.simulator.forecourt import Data, Forecourt
 from ptslink.simulator.packets import (
@@ -146,6 +147,11 @@ SEEDS: Final[dict[str, list[bytes]]] = {
         b'{"Packets":[\xfe{"Id":1,"Type":"UploadX"},\xfe]}',
         b'{"a":\xfe1.5,\xfe',
         b"X: \xfea\t\xfe",
+    ],
+    "log-sinks": [
+        *(text.encode("utf-8", "surrogatepass") for text in HOSTILE.values()),
+        *_MESSAGES[-3:],
+        b"=HYPERLINK(1)",
     ],
 }
 

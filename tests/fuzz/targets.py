@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, cast
 
+from tests.fuzz.sinks import log_sinks
 from tests.fuzz.wire import converse, request
 
 from ptslink.handshake.accept import accept_value
@@ -372,4 +373,5 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "configuration": configuration,
     "journal": journal,
     "repetition": repetition,
+    "log-sinks": log_sinks,
 }

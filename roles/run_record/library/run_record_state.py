@@ -270,6 +270,9 @@ def system() -> dict[str, str]:
     said = {"host_python": platform.python_version(), "kernel": platform.release()}
     with contextlib.suppress(OSError):
         said["os"] = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    # An empty part or a dot would mean the working directory.
+    path = [part for part in os.environ.get("PATH", "").split(":") if part.startswith("/")]
+    path.append("/usr/sbin")
     with contextlib.suppress(OSError):
         done = subprocess.run(
             ["nginx", "-v"],
@@ -278,7 +281,7 @@ def system() -> dict[str, str]:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin"},
+            env={**os.environ, "PATH": ":".join(path)},
         )
         said["nginx"] = done.stdout.strip().rpartition("/")[2]
     return said

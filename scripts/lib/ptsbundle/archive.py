@@ -107,6 +107,7 @@ class Reader:
         except OSError as error:
             raise Refused(f"it cannot be read: {error.strerror}") from error
         self._members: dict[str, tarfile.TarInfo] = {}
+        self._sums: dict[str, str] = {}
         for member in members:
             if not member.isfile() or not layout.is_plain(member.name):
                 raise Refused(f"it holds {member.name!r}, which is no plain file")
@@ -166,19 +167,29 @@ class Reader:
                 f"it is of format {read.get('format')!r}, this checkout reads {layout.FORMAT}: "
                 "use the playbooks inside it (scripts/bundle --unpack)"
             )
+        self._sums = expected
         return read
 
     def names(self, below: str) -> Iterator[str]:
         return (name for name in self._members if name.startswith(below))
 
     def extract(self, name: str, target: Path) -> None:
-        """Put one verified file on disk, atomically; one that is there stays."""
-        if target.exists() and target.stat().st_size == self._members[name].size:
+        """Put one file on disk, atomically; one that is there stays if it is the same.
+
+        Raises:
+            KeyError: ``verify`` did not accept the file.
+            Refused: the bundle was changed since.
+        """
+        wanted = self._sums[name]
+        if target.is_file() and not target.is_symlink() and File(name, target).sha256() == wanted:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         with self.open(name) as stream:
-            partial.write_bytes(stream.read())
+            content = stream.read()
+        if hashlib.sha256(content).hexdigest() != wanted:
+            raise Refused(f"its {name} was changed while it was read")
+        partial.write_bytes(content)
         partial.replace(target)
 
     def extract_tar(self, name: str, directory: Path) -> int:

@@ -243,13 +243,13 @@ def extract(reader: Reader, cache: Path, pick: Sequence[str] | None) -> dict[str
         system, *names = pick
         key = hashlib.sha256("\n".join(pick).encode()).hexdigest()[:16]
         target = home / f"packages-{system}-{key}.tar"
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=home, prefix=".picking-") as directory:
-                files = []
-                for name in [layout.INDEX, *sorted(names)]:
-                    reader.extract(f"debian/{system}/{name}", Path(directory) / name)
-                    files.append(File(name, Path(directory) / name))
-                write(target, files)
+        # Written each time: to find out whether one that is there is the same costs as much.
+        with tempfile.TemporaryDirectory(dir=home, prefix=".picking-") as directory:
+            files = []
+            for name in [layout.INDEX, *sorted(names)]:
+                reader.extract(f"debian/{system}/{name}", Path(directory) / name)
+                files.append(File(name, Path(directory) / name))
+            write(target, files)
         found["packages"] = str(target)
     return found
 

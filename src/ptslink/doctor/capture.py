@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ptslink.doctor.evidence import Evidence, Json, Status
+from ptslink.doctor.search_path import search_path
 
 #: Between the values of one field that occurs more than once (ASCII unit separator).
 JOIN = "\x1f"
@@ -428,7 +429,7 @@ def _ports(text: str) -> dict[int, bool]:
 
 
 def _tshark(file: Path, fields: Iterable[str], decode: Iterable[str]) -> str:
-    program = shutil.which("tshark")
+    program = shutil.which("tshark", path=search_path())
     if program is None:
         raise CaptureError("tshark is not installed; install it: apt-get install tshark")
     command = [program, "-n", "-r", str(file), "-T", "fields", "-E", "header=y"]

@@ -30,6 +30,7 @@ from ptslink.doctor.probe.survey import survey
 from ptslink.doctor.probe.target import parse_target
 from ptslink.doctor.report import render
 from ptslink.doctor.verdict import judge
+from ptslink.escape import visible
 
 EPILOG = """\b
 Examples:
@@ -119,7 +120,7 @@ def doctor(context: click.Context, /, url: str | None, **options: Any) -> None:
         status = run(Asked(url, **options))
     except (TargetError, CaptureError) as error:
         raise DoctorError(str(error)) from error
-    except click.ClickException:
+    except (click.ClickException, BrokenPipeError):
         raise
     except KeyboardInterrupt:
         # click's own exit status for it is 1, which would mean findings.
@@ -127,7 +128,7 @@ def doctor(context: click.Context, /, url: str | None, **options: Any) -> None:
         status = INTERRUPTED
     except Exception:
         # Python's own exit status for it would mean findings.
-        traceback.print_exc()
+        click.echo(visible(traceback.format_exc(), keep="\n"), err=True)
         status = 2
     context.exit(status)
 
@@ -173,6 +174,7 @@ def run(asked: Asked) -> int:
         say("")
     if asked.save is not None:
         text = json.dumps([piece.to_json() for piece in evidence], indent=1) + "\n"
+        text = visible(text, keep="\n")
         if str(asked.save) == "-":
             click.echo(text, nl=False)
             return 0
@@ -183,7 +185,7 @@ def run(asked: Asked) -> int:
     target = asked.url or _target_of(evidence) or ("this server" if asked.server else "the link")
     verdict = judge(Case(target, evidence), CAUSES, time.monotonic() - started)
     if asked.as_json:
-        click.echo(json.dumps(verdict.to_json(), indent=2))
+        click.echo(visible(json.dumps(verdict.to_json(), indent=2), keep="\n"))
     else:
         titles = {cause.id: cause.title for cause in CAUSES}
         colour = wants_colour(sys.stdout)
@@ -324,7 +326,7 @@ class Progress:
 
     def __call__(self, text: str) -> None:
         """Say *text*; "" when nothing is being done any more."""
-        shown = f"doctor: {text} ..."[:79] if text else ""
+        shown = visible(f"doctor: {text} ...")[:79] if text else ""
         if self._overwrites:
             self._write(f"\r{shown:<79}\r{shown}")
             return

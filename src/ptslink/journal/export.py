@@ -11,12 +11,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from ptslink.escape import visible
 from ptslink.journal.records import Told, read_page
 from ptslink.jsonpts.columns import COLUMNS
 
 COMMON: Final = ("id", "controller", "type", "received", "local_time", "utc", "flags", "variants")
 VARIANT: Final = ("id", "record", "controller", "type", "received")
 
+_BLANKS: Final = str.maketrans("\t\n\r", "   ")
 _members = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 
@@ -51,9 +53,11 @@ class Reading:
 
 
 def json_lines(records: Iterable[Told]) -> Iterator[str]:
-    """A line for each record."""
+    """A line for each record: the same JSON whatever is in it, for a terminal and a file alike."""
     for record in records:
-        yield record.json().decode("utf-8", "replace") + "\n"
+        # Data is as sent: between its values, and nowhere else, there may be ends of lines.
+        text = record.json().decode("utf-8", "replace").translate(_BLANKS)
+        yield visible(text) + "\n"
 
 
 def csv_lines(
@@ -64,6 +68,9 @@ def csv_lines(
     With a Type the members of the specification have columns, and what else came is JSON in
     ``other``; without one, all of Data is. Numbers are written as the controller sent them. Where
     there is no Data, the last column has the message.
+
+    A text has no control characters (see `ptslink.escape`), so that a record is one line; one that
+    begins like a formula begins with an apostrophe (docs/records.md).
     """
     common_columns = VARIANT if variants else COMMON
     columns = COLUMNS.get(type_ or "", ())
@@ -72,7 +79,7 @@ def csv_lines(
     for record in records:
         common = [_plain(getattr(record, name)) for name in common_columns]
         if record.data is None:
-            yield _row([*common, *[""] * len(columns), _harmless(record.message or "")])
+            yield _row([*common, *[""] * len(columns), _plain(record.message)])
         elif not columns:
             yield _row([*common, bytes(record.data).decode("utf-8", "replace")])
         else:
@@ -85,7 +92,7 @@ def csv_lines(
 def _plain(value: object) -> object:
     if isinstance(value, list):
         return " ".join(value)
-    return "" if value is None else value
+    return _harmless(value) if isinstance(value, str) else "" if value is None else value
 
 
 def _object(data: Raw | None) -> dict[str, Raw]:
@@ -113,5 +120,7 @@ def _harmless(text: str) -> str:
 
 def _row(values: Iterable[object]) -> str:
     out = StringIO()
-    csv.writer(out, lineterminator="\n").writerow(values)
+    csv.writer(out, lineterminator="\n").writerow(
+        [visible(value) if isinstance(value, str) else value for value in values]
+    )
     return out.getvalue()

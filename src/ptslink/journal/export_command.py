@@ -12,7 +12,6 @@ from typing import TextIO
 import click
 
 from ptslink.handshake.identity import controller_id
-from ptslink.journal.command import journal_path
 from ptslink.journal.cursor import (
     PARTIAL,
     Cursor,
@@ -26,18 +25,16 @@ from ptslink.journal.cursor import (
 from ptslink.journal.export import Reading, csv_lines, json_lines
 from ptslink.journal.reader import JournalMissing, open_reader
 from ptslink.journal.records import CursorRefused
+from ptslink.journal.store import NAMED_TYPES, OTHER_TYPE
+from ptslink.server.config_option import config_option, load_or_exit
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    default=Path("/etc/ptslink/ptslink.toml"),
-    show_default=True,
-)
+@config_option()
 @click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl")
-@click.option("--type", "type_", help="Only this Type, such as UploadPumpTransaction.")
+@click.option(
+    "--type", "type_", help="Only this Type, such as UploadPumpTransaction; letter case matters."
+)
 @click.option("--controller", help="Only this controller.")
 @click.option("--variants", is_flag=True, help="Not the records: other contents under their keys.")
 @click.option("--after", type=click.IntRange(min=0), help="Only records after this cursor.")
@@ -74,18 +71,42 @@ def export(
         raise click.BadParameter("must be 1 to 24 hexadecimal digits", param_hint="--controller")
     controller = controller.upper() if controller else None
     options = {"type_": type_, "controller": controller, "variants": variants}
+    path = load_or_exit(config_path).journal.path
     try:
-        path = journal_path(config_path)
+        if type_ is not None:
+            _check_type(path, type_)
         with locked(cursor_file) if cursor_file is not None else nullcontext():
             if cursor_file is None:
                 _write_all(path, after or 0, form, output, options)
             else:
                 _write_new(path, cursor_file, form, output, options)
+    except BrokenPipeError:
+        raise  # nobody reads on: click ends quietly
     except (
         *(JournalMissing, CursorRefused, CursorFault),
         *(sqlite3.Error, OSError),
     ) as error:
         raise click.ClickException(f"export failed: {error}") from error
+
+
+def _check_type(path: Path, type_: str) -> None:
+    """Refuse a Type that no record has or can have.
+
+    Raises:
+        click.BadParameter: it names the Types.
+        JournalMissing, sqlite3.Error: the journal cannot be read.
+    """
+    with open_reader(path) as connection:
+        stored = {name for (name,) in connection.execute("SELECT name FROM types")}
+    known = sorted(NAMED_TYPES | stored - {OTHER_TYPE})
+    # Types that share an entry are named by their messages alone.
+    if type_ in known or (OTHER_TYPE in stored and type_.lower() not in map(str.lower, known)):
+        return
+    raise click.BadParameter(
+        f"{type_!r} is not the Type of any record; letter case matters. Accepted are: "
+        + ", ".join(known),
+        param_hint="--type",
+    )
 
 
 Options = dict[str, str | bool | None]

@@ -1,13 +1,16 @@
 """The log files people read, and the JSON lines for the journal of systemd.
 
 One thread writes both, so that a slow disk or a stuck journald never holds up a controller. Files
-are ``TYPE_YYYY-MM-DD.log`` (UTC days), one line an event; no separator that data could imitate.
+are ``TYPE_YYYY-MM-DD.log`` (UTC days), one line an event: whatever a peer wrote passes through
+`ptslink.escape.visible` here, where it leaves.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import math
 import re
 import threading
 import time
@@ -21,17 +24,23 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from ptslink.escape import visible
+
+_LOG: Final = logging.getLogger(__name__)
 #: Lines waiting for the disk at most; beyond, lines are dropped and counted.
 MAX_WAITING: Final = 20_000
 #: Lines are collected for this long (seconds) and written together: opening a file, and waking a
 #: thread, cost as much as many lines.
 COLLECT_SECONDS: Final = 0.25
 _RETENTION_EVERY: Final = 600.0
+#: Seconds that the thread waits for lines at most, so that it is seen to be alive.
+TICK_SECONDS: Final = 5.0
 #: Types of files that tell how links come and go; all others hold messages.
 CONNECTION_TYPES: Final = frozenset(
     {"Connection", "ConnectionIssue", "Disconnection", "ShortConnection", "Server"}
 )
-_NAME: Final = re.compile(r"([A-Za-z][A-Za-z0-9]{0,63})_(\d{4}-\d\d-\d\d)\.log")
+_TYPE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+_NAME: Final = re.compile(rf"({_TYPE.pattern})_(\d{{4}}-\d\d-\d\d)\.log")
 
 
 @dataclass(slots=True)
@@ -71,10 +80,10 @@ class PacketLine(msgspec.Struct):
     @property
     def file(self) -> str:
         """The type of the file it goes to: its own, if a file can be named after it."""
-        return self.type if self.type.isalnum() and self.type.isascii() else "Other"
+        return self.type if _TYPE.fullmatch(self.type) else "Other"
 
     def text(self, moment: str) -> str:
-        """The line, given the text of its time."""
+        """The line without its end, given the text of its time."""
         number = self.id.isdigit()
         id_ = self.id.decode("utf-8", "replace")
         quoted = f'"{id_}"' if number else to_json(id_)
@@ -83,8 +92,14 @@ class PacketLine(msgspec.Struct):
         )
         return (
             f"{moment} PTS Controller {self.controller} {self.type} "
-            f'{{"id":{quoted},"bytes":{self.size}{data}}}\n'
+            f'{{"id":{quoted},"bytes":{self.size}{data}}}'
         )
+
+
+def _reported(what: str, error: Exception) -> str:
+    """Put a fault of ours on standard error; returns it in one line."""
+    _LOG.error("%s", what, exc_info=error)
+    return f"{what}: {type(error).__name__}: {error}"
 
 
 _encode = msgspec.json.Encoder().encode
@@ -137,9 +152,18 @@ class LogFiles:
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._next_retention = 0.0
         self._written = 0  # bytes since the last look at the retention
+        self._ticked = time.monotonic()
         #: Lines that were not written, since start.
         self.dropped = 0
+        #: Why the last lines were not all written, or "".
         self.failure = ""
+
+    @property
+    def ticked(self) -> float:
+        """When the thread was last seen to go on, on the monotonic clock; minus infinity when it
+        has ended."""
+        ended = self._thread.ident is not None and not self._thread.is_alive()
+        return -math.inf if ended and not self._closing.is_set() else self._ticked
 
     def start(self) -> None:
         """Start the thread."""
@@ -163,46 +187,62 @@ class LogFiles:
     def _run(self) -> None:
         closing = False
         while not closing:
-            self._wake.wait()
+            self._wake.wait(TICK_SECONDS)
             closing = self._closing.wait(COLLECT_SECONDS)
             self._wake.clear()
             waiting = self._waiting
-            self._write([waiting.popleft() for _ in range(len(waiting))])
-            due = time.monotonic() >= self._next_retention
-            if due or self._written > self._keep_bytes // 20:
-                self._next_retention = time.monotonic() + _RETENTION_EVERY
-                self._written = 0
+            lines = [waiting.popleft() for _ in range(len(waiting))]
+            try:
+                if lines:  # else a failure would look mended
+                    self._write(lines)
                 self._retain()
+            except Exception as error:
+                # Whatever nobody foresaw: the lines to come are written all the same.
+                self.failure = _reported("lines could not be written", error)
+            self._ticked = time.monotonic()
 
     def _write(self, lines: Iterable[Line | PacketLine]) -> None:
         texts: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         stream: list[str] = []
+        failure = ""
         for line in lines:
-            at = moment(line.at)
-            if isinstance(line, PacketLine):
-                texts[line.file, at[:10]].append(line.text(at))
-                continue
-            facts = line.facts
-            if self._out is not None:
-                rest = "}" if facts == "{}" else f",{facts[1:]}"
-                stream.append(f'{{"time":"{at}","message":{to_json(line.message)}{rest}')
-            if self._directory is not None:
-                text = f"{at} {line.message} {facts}\n"
-                for type_ in line.files:
-                    texts[type_, at[:10]].append(text)
+            try:
+                self._sort_in(line, texts, stream)
+            except Exception as error:
+                self.dropped += 1
+                failure = failure or _reported("a line could not be written", error)
         if stream and self._out is not None:
             with contextlib.suppress(OSError, ValueError):
-                self._out.write(("\n".join(stream) + "\n").encode("utf-8", "replace"))
+                self._out.write("".join(stream).encode("utf-8", "replace"))
                 self._out.flush()
-        if self._directory is None:
-            return
-        try:
-            for (type_, day), parts in texts.items():
+        for (type_, day), parts in texts.items():
+            try:
                 self._append(file_name(type_, day), "".join(parts))
-            self.failure = ""
-        except OSError as error:
-            self.failure = f"{self._directory}: {error.strerror}"
-            self.dropped += sum(len(parts) for parts in texts.values())
+            except OSError as error:
+                failure = f"{self._directory}: {error.strerror}"
+                self.dropped += len(parts)
+        self.failure = failure
+
+    def _sort_in(
+        self,
+        line: Line | PacketLine,
+        texts: defaultdict[tuple[str, str], list[str]],
+        stream: list[str],
+    ) -> None:
+        """Put the text of a line where it belongs: into `texts` by type and day, into `stream`."""
+        at = moment(line.at)
+        if isinstance(line, PacketLine):
+            texts[line.file, at[:10]].append(visible(line.text(at)) + "\n")
+            return
+        facts = line.facts
+        if self._out is not None:
+            rest = "}" if facts == "{}" else f",{facts[1:]}"
+            event = f'{{"time":"{at}","message":{to_json(line.message)}{rest}'
+            stream.append(visible(event) + "\n")
+        if self._directory is not None:
+            text = visible(f"{at} {line.message} {facts}") + "\n"
+            for type_ in line.files:
+                texts[type_, at[:10]].append(text)
 
     def _append(self, name: str, text: str) -> None:
         assert self._directory is not None
@@ -216,8 +256,11 @@ class LogFiles:
             self._written += handle.write(text.encode("utf-8", "replace"))
 
     def _retain(self) -> None:
-        if self._directory is None:
+        due = time.monotonic() >= self._next_retention or self._written > self._keep_bytes // 20
+        if self._directory is None or not due:
             return
+        self._next_retention = time.monotonic() + _RETENTION_EVERY
+        self._written = 0
         with contextlib.suppress(OSError):
             expired(self._directory, self._keep_days, self._keep_bytes, time.time(), delete=True)
 

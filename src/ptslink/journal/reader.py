@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+
+from ptslink.jsonpts.confirmation import is_upload
+from ptslink.jsonpts.envelope import decode
 
 
 class JournalMissing(Exception):
@@ -33,7 +37,8 @@ def summary(connection: sqlite3.Connection) -> dict[str, Any]:
     """What the journal holds: ``{"messages": n, "records": {type: n}, "controllers": [...]}``.
 
     ``records`` counts facts by their Type. Of UploadStatus only the latest and samples are kept;
-    it counts the samples.
+    it counts the samples. ``others`` counts, by Type, packets that are no uploads, such as replies
+    to commands, in messages without a record.
     """
     execute = connection.execute
     (messages,) = execute("SELECT count(*) FROM messages").fetchone()
@@ -54,7 +59,18 @@ def summary(connection: sqlite3.Connection) -> dict[str, Any]:
     return {
         "messages": messages,
         "records": records,
+        "others": _others(connection),
         "controllers": controllers,
         "controllers_with_status": status,
         "variants": variants,
     }
+
+
+def _others(connection: sqlite3.Connection) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for (raw,) in connection.execute(
+        "SELECT raw FROM messages WHERE id IN (SELECT id FROM messages"
+        " EXCEPT SELECT message FROM records EXCEPT SELECT message FROM variants)"
+    ):
+        counts.update(one.type for one in decode(raw).packets if not is_upload(one.type))
+    return dict(sorted(counts.items()))

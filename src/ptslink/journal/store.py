@@ -38,7 +38,7 @@ _EVIDENCE: Final = "evidence (at, kind, controller, peer, code, detail)"
 
 #: Types that get a name in the journal whatever else is in there, and how many others do. Anybody
 #: may invent one; the rest share `OTHER_TYPE`, and are named by the message itself.
-_NAMED_TYPES: Final = frozenset({*COLUMNS, "UploadConfiguration", UNREADABLE_TYPE})
+NAMED_TYPES: Final = frozenset({*COLUMNS, "UploadConfiguration", UNREADABLE_TYPE})
 MAX_TYPES: Final = 500
 OTHER_TYPE: Final = "Other"
 
@@ -499,7 +499,7 @@ class Store:
 
     def _type(self, name: str, new_types: list[str]) -> int:
         """The number of a Type that has none yet, or that of all the others."""
-        if name not in _NAMED_TYPES and len(self._types) >= MAX_TYPES:
+        if name not in NAMED_TYPES and len(self._types) >= MAX_TYPES:
             name = OTHER_TYPE
         if name in self._types:
             return self._types[name]

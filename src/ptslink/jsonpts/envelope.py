@@ -140,6 +140,24 @@ def decode(payload: bytes) -> Message:
     return Message(plain.PtsId, packets)
 
 
+def fault(payload: bytes) -> str:
+    """What is wrong with a message that is `UNREADABLE`, in words, with the place if there is one.
+
+    Args:
+        payload: the message as received.
+    """
+    try:
+        payload.decode("utf-8")
+        _loose_envelope.decode(payload)
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 (byte {error.start})"
+    except RecursionError:
+        return "nested too deeply"
+    except msgspec.DecodeError as error:
+        return str(error)
+    return "not one packet in it"
+
+
 def _decode_any(payload: bytes) -> Message:
     """Decode a message of any shape, noting what is odd about it."""
     try:

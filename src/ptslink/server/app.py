@@ -22,6 +22,7 @@ from ptslink.journal.entry import Clock, Entry, Journal
 from ptslink.journal.filing import OTHER_CONTROLLER
 from ptslink.journal.logfiles import LogFiles, PacketLine
 from ptslink.jsonpts.confirmation import is_upload
+from ptslink.jsonpts.envelope import UNREADABLE, fault
 from ptslink.server import upload
 from ptslink.server.admission import Admission
 from ptslink.server.config import Config
@@ -161,7 +162,7 @@ class App:
         entry = self._uplink.message(session, payload)
         if not session.controller and entry.controller:
             self._adopt(session, entry.controller)
-        self._note(session.counts, session.noted, entry, session)
+        self._note(session.counts, session.noted, entry, session, remote=session.remote)
 
     def ended(self, peer: Peer, ending: Ending) -> None:
         session: Session = peer.context
@@ -298,7 +299,7 @@ class App:
             clock=self._clock(controller),
             secret=self.rules.secret,
         )
-        self._note({}, set(), entry, None)
+        self._note({}, set(), entry, None, remote=remote)
         return None
 
     # Notes.
@@ -329,7 +330,13 @@ class App:
         )
 
     def _note(
-        self, counts: dict[str, int], noted: set[str], entry: Entry, session: Session | None
+        self,
+        counts: dict[str, int],
+        noted: set[str],
+        entry: Entry,
+        session: Session | None,
+        *,
+        remote: str,
     ) -> None:
         """Count packets, remember oddities, leave a line in the per-type logs, and hand replies to
         whoever asked."""
@@ -338,9 +345,10 @@ class App:
                 noted.add(note)
                 self.evidence.event(
                     note,
-                    f"PTS Controller {entry.controller} sent a message with: {note}."
-                    + (" The handshake's id is believed." if note == OTHER_CONTROLLER else ""),
+                    f"PTS Controller {entry.controller or '(no id)'} at {remote} sent a message "
+                    f"with: {note}{_explained(note, entry)}.",
                     controller=entry.controller,
+                    peer=remote,
                 )
         known = self.packets
         for packet in entry.packets:
@@ -423,6 +431,13 @@ class App:
             else None,
             "path": f"/{self.rules.path}",
         }
+
+
+def _explained(note: str, entry: Entry) -> str:
+    """What else is told with a note."""
+    if note == OTHER_CONTROLLER:
+        return "; the handshake's id is believed"
+    return f", {fault(entry.raw)}" if note == UNREADABLE else ""
 
 
 def _count(counts: dict[str, int], name: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from ptslink.server.command import load_or_exit
+from ptslink.escape import visible
+from ptslink.server.config_option import config_option, load_or_exit
 from ptslink.server.downlink import ALLOWED
 
 
@@ -44,13 +45,7 @@ def put_question(
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    default=Path("/etc/ptslink/ptslink.toml"),
-    show_default=True,
-)
+@config_option()
 @click.argument("controller")
 @click.argument("question", type=click.Choice(ALLOWED))
 def ask(config_path: Path, controller: str, question: str) -> None:
@@ -67,5 +62,5 @@ def ask(config_path: Path, controller: str, question: str) -> None:
         )
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise click.ClickException(f"{admin.socket}: {error}") from error
-    click.echo(json.dumps(content, indent=2))
+    click.echo(visible(json.dumps(content, indent=2), keep="\n"))
     raise SystemExit(0 if status == 200 and not content.get("error") else 1)

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
+import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import click
 
-from ptslink.server.config import Config, ConfigError, load
-
-_config = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The TOML file, /etc/ptslink/ptslink.toml on a provisioned server.",
-)
+from ptslink.escape import visible
+from ptslink.server.config_option import config_option, load_or_exit
 
 
-def load_or_exit(path: Path) -> Config:
-    """The configuration, or exit 2 with every mistake on standard error."""
-    try:
-        return load(path)
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        raise SystemExit(2) from error
+class _Indented(logging.Formatter):
+    """A report whose further lines are indented, so that none can be taken for another report."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), keep="\n").replace("\n", "\n  ")
+
+
+def report_on_stderr() -> None:
+    """Put what goes wrong in this process on standard error, an exception nobody caught included.
+
+    What is in it may be a peer's, and the journal of systemd makes an entry of each line.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Indented("%(levelname)s: %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    log = logging.getLogger("ptslink")
+
+    sys.excepthook = lambda _type, error, _frames: log.critical("failed", exc_info=error)
+
+    def thread_failed(failed: threading.ExceptHookArgs) -> None:
+        name = failed.thread.name if failed.thread else "?"
+        log.critical("thread %s failed", name, exc_info=failed.exc_value)
+
+    threading.excepthook = thread_failed
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -39,7 +52,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 @click.command()
-@_config
+@config_option()
 def serve(config_path: Path) -> None:
     """Serve controllers until SIGTERM.
 
@@ -48,6 +61,7 @@ def serve(config_path: Path) -> None:
     cannot be had. Exit 2: the configuration is wrong.
     """
     config = load_or_exit(config_path)
+    report_on_stderr()
     from ptslink.journal.schema import ForeignDatabase
     from ptslink.server.listeners import ListenError
     from ptslink.server.service import run
@@ -63,7 +77,7 @@ def serve(config_path: Path) -> None:
 
 
 @click.command("check-config")
-@_config
+@config_option()
 def check_config(config_path: Path) -> None:
     """Check a configuration file.
 
@@ -77,7 +91,7 @@ def check_config(config_path: Path) -> None:
         try:
             make_context(config.tls)
         except CertificateError as error:
-            click.echo(f"{config_path}: tls: {error}", err=True)
+            click.echo(visible(f"{config_path}: tls: {error}"), err=True)
             raise SystemExit(2) from error
     click.echo(
         f"{config_path}: good; the link will be at port {config.listen.port},"

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ptslink.doctor.probe.target import TargetError, parse_target
+from ptslink.escape import visible
 from ptslink.simulator.device import ONCE_KINDS
 from ptslink.simulator.head import Credentials, Identity, check_limit
 from ptslink.simulator.misbehave import DeviationError, bend, listing
@@ -175,9 +176,10 @@ def simulate(
         result = asyncio.run(_run(setup))
     except OSError as error:
         raise click.BadParameter(f"{ca}: {error}", param_hint="--ca") from error
-    click.echo(
-        json.dumps(result.as_json(), ensure_ascii=False) if as_json else render(result), nl=as_json
-    )
+    if as_json:
+        click.echo(visible(json.dumps(result.as_json(), ensure_ascii=False)))
+    else:
+        click.echo(render(result), nl=False)
     click.get_current_context().exit(OK if result.ok else NOT_CONFIRMED)
 
 
@@ -224,7 +226,7 @@ def _identities(
 
 
 async def _run(setup: Setup) -> SimulationResult:
-    simulation = Simulation(setup, progress=lambda line: click.echo(line, err=True))
+    simulation = Simulation(setup, progress=lambda line: click.echo(visible(line), err=True))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, simulation.stopping.set)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from ptslink.escape import visible
 from ptslink.simulator.device import Tally
 from ptslink.simulator.wire import Ending
 
@@ -139,4 +140,4 @@ def render(result: SimulationResult) -> str:
             lines.append("  the connection ended without a close handshake")
     if len(failing) > MAX_DESCRIBED:
         lines.append(f"... and {len(failing) - MAX_DESCRIBED} more that failed")
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(visible, lines)) + "\n"

@@ -251,3 +251,35 @@ def test_arguments_that_do_not_go_together_are_named(
 
 def test_help_fits_eighty_columns() -> None:
     assert max(map(len, cli.parser().format_help().splitlines())) <= 80
+
+
+def test_what_was_taken_out_before_is_believed_by_its_hash_alone(
+    build: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Same sizes, other bytes: whoever may write to the cache must not choose what machines get."""
+    cache, pick = tmp_path / "cache", ["bookworm-amd64", "ufw_1_all.deb"]
+    with Reader(build()) as reader:
+        reader.verify()
+        found = cli.extract(reader, cache, pick)
+        kept = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+        assert len(kept) == 3
+        for path, content in kept.items():
+            path.write_bytes(bytes(len(content)))
+        (Path(found["home"]) / WHEELS).unlink()
+        (Path(found["home"]) / WHEELS).symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere").write_bytes(CONTENT[WHEELS])
+        assert cli.extract(reader, cache, pick) == found
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert not (Path(found["home"]) / WHEELS).is_symlink()
+
+
+def test_a_bundle_that_changes_while_it_is_read_is_refused(
+    build: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = build()
+    with Reader(path) as reader:
+        reader.verify()
+        content = path.read_bytes().replace(CONTENT[WHEELS], bytes(len(CONTENT[WHEELS])))
+        path.write_bytes(content)
+        with pytest.raises(Refused, match="changed while it was read"):
+            cli.extract(reader, tmp_path / "cache", None)

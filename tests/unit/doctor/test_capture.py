@@ -233,7 +233,7 @@ def test_the_ports_that_speak_tls_are_told_from_the_others() -> None:
 
 
 def test_a_missing_tshark_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("shutil.which", lambda _name: None)
+    monkeypatch.setattr("shutil.which", lambda _name, **_: None)
     with pytest.raises(CaptureError, match="tshark is not installed"):
         capture.gather(tmp_path / "a.pcap")
 

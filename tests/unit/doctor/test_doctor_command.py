@@ -107,7 +107,7 @@ def test_a_file_that_holds_no_evidence_is_named(tmp_path: Path, text: str) -> No
 def test_a_capture_without_tshark_exits_2_and_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(capture.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(capture.shutil, "which", lambda _name, **_: None)
     file = tmp_path / "link.pcap"
     file.touch()
     done = run("--pcap", str(file))

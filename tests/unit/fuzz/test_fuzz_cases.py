@@ -56,6 +56,7 @@ CASES: dict[str, dict[str, bytes]] = {
         "packets without end, fished": b'{"Packets\0[\xfe{"Id":1,"Type":"UploadX"},\xfe]}',
         "strings without commas": b'{"a":\xfe"b" \xfe',
     },
+    "log-sinks": {"a Type that no log file may be named after": b"9J"},
 }
 
 #: Far above what any input needs; what one of these took before it was mended was minutes.

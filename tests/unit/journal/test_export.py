@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,3 +191,62 @@ def test_variants_are_exported_with_what_they_say(office: Office) -> None:
     office.cursor.unlink()
     assert office.run("--variants", "--format", "csv").exit_code == 0
     assert office.output.read_text().startswith("id,record,controller,type,received,data\n")
+
+
+@pytest.mark.parametrize("given", ["uploadpumptransaction", "Nonsense", "UploadStatus", ""])
+def test_a_type_that_no_record_has_is_an_error_that_names_those_there_are(
+    office: Office, given: str
+) -> None:
+    office.sell(1)
+    refused = office.run("--type", given)
+    assert refused.exit_code == 2
+    assert f"{given!r} is not the Type of any record" in refused.output
+    words = " ".join(refused.output.replace("\u2502", " ").split())
+    assert "UploadPayment, UploadPumpTransaction, UploadShift" in words
+    assert not office.cursor.exists()
+
+
+def test_a_type_of_no_record_so_far_is_none_that_is_wrong(office: Office) -> None:
+    office.sell(1)
+    assert office.run("--type", "UploadShift").exit_code == 0
+    store = Store(office.path / "j.db")
+    raw = b'{"Packets":[{"Id":1,"Type":"UploadNovelty","Data":{}}]}'
+    store.write([Entry("AB", 1, Transport.WEBSOCKET, 1, raw, facts_of(raw))], [])
+    office.cursor.unlink()
+    assert office.run("--type", "UploadNovelty").exit_code == 0
+
+
+def test_a_type_that_shares_an_entry_with_others_is_found(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptslink.journal.store.MAX_TYPES", 0)
+    store = Store(office.path / "j.db")
+    raw = b'{"Packets":[{"Id":1,"Type":"UploadNovelty","Data":{}}]}'
+    store.write([Entry("AB", 1, Transport.WEBSOCKET, 1, raw, facts_of(raw))], [])
+    store.close()
+    assert office.run("--type", "UploadNovelty").exit_code == 0
+    assert json.loads(office.output.read_text())["type"] == "UploadNovelty"
+    assert office.run("--type", "uploadshift").exit_code == 2
+
+
+@pytest.mark.parametrize("with_cursor", [False, True])
+def test_who_reads_no_further_ends_an_export_quietly(office: Office, with_cursor: bool) -> None:
+    """More than a pipe holds, of which one line is read."""
+    data = ",".join(
+        f'{{"Id":1,"Type":"UploadX","Data":{{"Number":{n},"Text":"{"x" * 400}"}}}}'
+        for n in range(900)
+    )
+    store = Store(office.path / "j.db")
+    raw = f'{{"Packets":[{data}]}}'.encode()
+    store.write([Entry("AB", 1, Transport.WEBSOCKET, 1, raw, facts_of(raw))], [])
+    store.close()
+    command = [sys.executable, "-m", "ptslink.cli", "export", "--config", str(office.config)]
+    command += ["--cursor-file", str(office.cursor)] if with_cursor else []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as export:
+        assert export.stdout
+        assert export.stderr
+        assert export.stdout.readline().startswith(b'{"id":')
+        export.stdout.close()
+        assert export.stderr.read() == b""
+        assert export.wait() == 1
+    assert not office.cursor.exists()

@@ -240,3 +240,14 @@ def test_a_disk_without_room_for_the_account_fails_no_good_run(record: Any, host
     result = record.keep_good(records, told(host, "no/such.json"), check_mode=False)
     assert result["run"]["outcome"] == "changed"
     assert "no/such.json" in result["unkept"]
+
+
+@pytest.mark.parametrize("path", ["", ":", ".", "/nowhere::"])
+def test_no_program_of_the_working_directory_is_asked(
+    record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (tmp_path / "nginx").write_text("#!/bin/sh\necho planted/1\n")
+    (tmp_path / "nginx").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", path)
+    assert record.system().get("nginx") != "1"

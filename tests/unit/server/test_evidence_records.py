@@ -436,6 +436,48 @@ async def test_behind_a_proxy_the_real_address_is_recorded(serve, tmp_path) -> N
     await wire.close()
 
 
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"not json", "JSON is malformed: invalid character (byte 4)"),
+        (b"[1, 2]", "Expected `object`, got `array`"),
+        (b"noise \xff", "not UTF-8 (byte 6)"),
+        (b'{"a":' * 20_000, "nested too deeply"),
+    ],
+)
+@pytest.mark.parametrize("over_http", [False, True])
+async def test_the_line_of_an_unreadable_message_has_peer_and_reason(
+    serve, tmp_path, sent, reason, over_http
+) -> None:
+    server = await serve()
+    if over_http:
+        wire = await Wire.connect(server.port)
+        wire.write(
+            f"POST /jsonPTS HTTP/1.1\r\nHost: x\r\nX-Pts-Id: {CONTROLLER}\r\n"
+            f"X-Real-IP: 198.51.100.7\r\nContent-Length: {len(sent)}\r\n\r\n".encode()
+            + sent
+        )
+    else:
+        wire = await Wire.link(server.port, X_Real_IP="198.51.100.7")
+        wire.write(frame(sent, 2))
+    lines: list[str] = []
+
+    def told() -> list[str]:
+        lines[:] = [
+            line
+            for path in (tmp_path / "logs").glob("Server_*.log")
+            for line in path.read_text().splitlines()
+            if "unreadable" in line
+        ]
+        return lines
+
+    await until(told)
+    (line,) = lines
+    assert f"PTS Controller {CONTROLLER} at 198.51.100.7 sent a message with: unreadable" in line
+    assert reason in line
+    await wire.close()
+
+
 def run(tmp_path: Path, *arguments: str) -> tuple[int, str]:
     config = tmp_path / "c.toml"
     config.write_text(f'[logs]\ndirectory = "{tmp_path}/logs"\n')
@@ -448,7 +490,8 @@ def test_logs_are_listed_counted_viewed_and_searched(tmp_path: Path) -> None:
     logs.start()
     days = (1_772_323_200_000, 1_772_409_600_000)  # 2026-03-01, 2026-03-02
     for at in days:
-        logs.put(Line(at, ("Connection",), f"connection established successfully {at}"))
+        sentence = "Verifying WebSocket client 192.0.2.1: connection established successfully"
+        logs.put(Line(at, ("Connection",), f"{sentence} {at}"))
         logs.put(Line(at, ("ConnectionIssue",), "refused with 404", '{"a":1}'))
     logs.close()
     listed = [line.split() for line in run(tmp_path, "list")[1].splitlines()]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptslink.doctor.collect import gather
+from ptslink.escape import visible
 
 _DESCRIPTION = """\
 Look at this server from inside, read-only, and print what was seen as the JSON
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         until=options.watch_until,
         ask=options.ask,
     )
-    print(json.dumps([piece.to_json() for piece in found], ensure_ascii=False))
+    print(visible(json.dumps([piece.to_json() for piece in found], ensure_ascii=False)))
     return 0
 
 

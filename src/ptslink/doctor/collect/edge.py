@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ptslink.doctor.evidence import Evidence, Json, Status
+from ptslink.doctor.search_path import search_path
 
 #: The most that is kept of a command's output or a file: a log does not fill the memory.
 LARGEST = 4 << 20
@@ -76,14 +77,11 @@ class Machine(Protocol):
 class LocalMachine:
     """The machine this runs on."""
 
-    #: sbin is not on everybody's path, and ss or nft may be there alone.
-    PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         kept = os.environ if environment is None else environment
         self._environment = {
             **kept,
-            "PATH": f"{kept.get('PATH', '')}:{self.PATH}",
+            "PATH": search_path(kept),
             "LC_ALL": "C.UTF-8",
             "SYSTEMD_COLORS": "0",
             "SYSTEMD_PAGER": "",

@@ -12,6 +12,7 @@ from ptslink.doctor.probe.link import probe_link
 from ptslink.doctor.probe.request import PROBE_ID_PREFIX, read_controller_id, read_credentials
 from ptslink.doctor.probe.show import render, wants_colour
 from ptslink.doctor.probe.target import TargetError
+from ptslink.escape import visible
 
 OK, BROKEN, UNUSABLE = 0, 1, 2
 
@@ -143,7 +144,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     except OSError as error:
         options_parser.error(f"--ca {options.ca}: {error}")
     if options.json:
-        print(json.dumps(result.as_json(), ensure_ascii=False))
+        print(visible(json.dumps(result.as_json(), ensure_ascii=False)))
     else:
         sys.stdout.write(render(result, colour=wants_colour(sys.stdout)))
     return OK if result.ok else BROKEN
@@ -183,7 +184,8 @@ def _survey(
         options_parser.error(str(error))
     except OSError as error:
         options_parser.error(f"--ca {options.ca}: {error}")
-    print(json.dumps([piece.to_json() for piece in found], ensure_ascii=False, indent=1))
+    text = json.dumps([piece.to_json() for piece in found], ensure_ascii=False, indent=1)
+    print(visible(text, keep="\n"))
     return BROKEN if any(piece.status is Status.FAILED for piece in found) else OK
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from ptslink.doctor.probe.result import LinkResult
+from ptslink.escape import visible
 
 WIDTH = 80
 _COLOURS = {"ok": "32", "failed": "31", "skipped": "2"}
@@ -26,23 +27,24 @@ def render(result: LinkResult, *, colour: bool = False) -> str:
     def paint(text: str, status: str) -> str:
         return f"\x1b[{_COLOURS[status]}m{text}\x1b[0m" if colour else text
 
-    lines = [result.url]
+    lines = [visible(result.url)]
     for step in result.steps:
         ms = f"{step.ms:.1f} ms" if step.status != "skipped" else ""
         start = f"  {step.name:<8}"
         status = paint(f"{step.status:<8}", step.status)
         room = WIDTH - len(start) - 8 - 12
-        seen = step.seen if len(step.seen) <= room else step.seen[: room - 3] + "..."
+        seen = visible(step.seen)
+        seen = seen if len(seen) <= room else seen[: room - 3] + "..."
         lines.append(f"{start}{status}{ms:>11} {seen}".rstrip())
     if result.cause is None:
         lines.append(paint("The link works.", "ok"))
     else:
         lines += [
             paint(line, "failed")
-            for line in textwrap.wrap(result.cause, WIDTH, break_on_hyphens=False)
+            for line in textwrap.wrap(visible(result.cause), WIDTH, break_on_hyphens=False)
         ]
         if result.body.strip():
             lines.append("The server's words:")
-            body = textwrap.wrap(" ".join(result.body.split()), WIDTH - 2)
+            body = textwrap.wrap(visible(" ".join(result.body.split())), WIDTH - 2)
             lines += ["  " + line for line in body[:6]]
     return "\n".join(lines) + "\n"
