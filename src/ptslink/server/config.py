@@ -180,6 +180,12 @@ class Limits:
         "refused or unfinished handshakes per address and minute before 429; "
         "known controllers excepted",
     )
+    new_controllers_per_address: int = setting(
+        50,
+        s.whole(0, 100_000),
+        "controllers never seen before that are taken in per address (IPv6: /64) and day; beyond, "
+        "they are told to send again",
+    )
     drain_seconds: float = setting(
         10.0, s.number(0.1, 300, "seconds"), "time for all links to close when the server stops"
     )

@@ -12,7 +12,7 @@ import sqlite3
 
 import pytest
 
-from support.wire import Wire, close_frame, frame, message, request, sale
+from support.wire import CONTROLLER, Wire, close_frame, frame, message, request, sale
 
 LINE = b"GET /ptsWebSocket HTTP/1.1\r\n"
 HOST = b"Host: x\r\n"
@@ -254,7 +254,7 @@ async def test_a_bad_message_is_kept_and_never_answered_with_an_error(
     serve, tmp_path, name: str
 ) -> None:
     payload, packets = MESSAGES[name]
-    server = await serve()
+    server = await serve(controllers={"allowed": [CONTROLLER]})
     wire = await Wire.link(server.port)
     wire.write(frame(payload, 2 if name == "a binary message" else 1))
     if packets is not None:
