@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ptslink.journal.reader import JournalMissing, open_reader, summary
-from ptslink.server.config import ConfigError, load
+from ptslink.server.config import Config, ConfigError, load
 
 
 @click.group()
@@ -22,7 +22,7 @@ def journal() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def summary_command(config_path: Path, as_json: bool) -> None:
     """Count what the journal holds."""
-    path = journal_path(config_path)
+    path = configured(config_path).journal.path
     try:
         with open_reader(path) as connection:
             found = summary(connection)
@@ -41,10 +41,10 @@ def summary_command(config_path: Path, as_json: bool) -> None:
         click.echo(f"  {name:<28} {count}")
 
 
-def journal_path(config_path: Path) -> Path:
-    """Where the configuration puts the journal; ends the command with exit 2 if it is invalid."""
+def configured(config_path: Path) -> Config:
+    """The configuration; ends the command with exit 2 if it is invalid."""
     try:
-        return load(config_path).journal.path
+        return load(config_path)
     except ConfigError as error:
         click.echo(str(error), err=True)
         raise SystemExit(2) from error

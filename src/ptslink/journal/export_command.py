@@ -12,7 +12,7 @@ from typing import TextIO
 import click
 
 from ptslink.handshake.identity import controller_id
-from ptslink.journal.command import journal_path
+from ptslink.journal.command import configured
 from ptslink.journal.cursor import (
     PARTIAL,
     Cursor,
@@ -73,9 +73,11 @@ def export(
     if controller is not None and controller_id(controller) is None:
         raise click.BadParameter("must be 1 to 24 hexadecimal digits", param_hint="--controller")
     controller = controller.upper() if controller else None
-    options = {"type_": type_, "controller": controller, "variants": variants}
+    config = configured(config_path)
+    path = config.journal.path
+    options: Options = {"type_": type_, "controller": controller, "variants": variants}
+    options["code_page"] = config.controllers.code_page
     try:
-        path = journal_path(config_path)
         with locked(cursor_file) if cursor_file is not None else nullcontext():
             if cursor_file is None:
                 _write_all(path, after or 0, form, output, options)

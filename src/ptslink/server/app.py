@@ -22,6 +22,7 @@ from ptslink.journal.entry import Clock, Entry, Journal
 from ptslink.journal.filing import OTHER_CONTROLLER
 from ptslink.journal.logfiles import LogFiles, PacketLine
 from ptslink.jsonpts.confirmation import is_upload
+from ptslink.jsonpts.repair import NOT_UTF8
 from ptslink.server import upload
 from ptslink.server.admission import Admission
 from ptslink.server.config import Config
@@ -43,6 +44,11 @@ REPLACED: Final = 4000
 _MAX_CLOCKS: Final = 100_000
 #: Names of packet Types that get counters and log files of their own at most; the rest share one.
 _MAX_TYPES: Final = 64
+#: What is added to the line about a note.
+_MORE: Final = {
+    OTHER_CONTROLLER: " The handshake's id is believed.",
+    NOT_UTF8: " It is kept as it came; controllers.code_page says how it is shown.",
+}
 
 
 class App:
@@ -349,7 +355,7 @@ class App:
                 self.evidence.event(
                     note,
                     f"PTS Controller {entry.controller} sent a message with: {note}."
-                    + (" The handshake's id is believed." if note == OTHER_CONTROLLER else ""),
+                    + _MORE.get(note, ""),
                     controller=entry.controller,
                 )
         known = self.packets
