@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ptslink.server.intake import KEPT_BYTES_PER_ADDRESS, network
+from ptslink.server.admission import counted_as
+from ptslink.server.intake import KEPT_BYTES_PER_ADDRESS
 from support.wire import CONTROLLER, Wire, frame, message, request, sale, until
 
 NAMELESS = {"drop": ("X-Pts-Id",)}
@@ -197,4 +198,4 @@ async def test_a_flood_costs_a_bounded_amount_and_health_names_who_sends_it(
     ],
 )
 def test_ipv6_addresses_count_by_their_64(one: str, other: str, same: bool) -> None:
-    assert (network(one) == network(other)) is same
+    assert (counted_as(one) == counted_as(other)) is same

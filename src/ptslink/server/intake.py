@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, NamedTuple
 
 from ptslink.journal.entry import Entry
 from ptslink.jsonpts.confirmation import expects_answer
+from ptslink.server.admission import counted_as
 from ptslink.server.evidence import EvidenceLog
 
 #: Bytes of evidence about refused messages per address and day, and of all addresses a day.
@@ -29,7 +29,6 @@ MAX_NEW: Final = 100_000
 _NAMED: Final = 5
 
 _DAY_MS: Final = 86_400_000
-_IPV6_PREFIX: Final = 64
 
 
 class Refusal(NamedTuple):
@@ -105,7 +104,7 @@ class Intake:
         day = entry.received // _DAY_MS
         if day != self._day:
             self._begin_day(day)
-        where = network(remote)
+        where = counted_as(remote)
         refusal = self._judge(entry, where)
         if refusal is not None:
             self._account(entry, remote, where, refusal)
@@ -169,18 +168,3 @@ class Intake:
                 for where, one in worst
             ],
         }
-
-
-def network(address: str) -> str:
-    """What an address counts as: itself, or the /64 of an IPv6 address, of which whoever has one
-    address has them all. What is no address (of a Unix socket, "") stays as it is."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    prefix = int(parsed) >> _IPV6_PREFIX << _IPV6_PREFIX
-    return f"{IPv6Address(prefix)}/{_IPV6_PREFIX}"
