@@ -40,7 +40,7 @@ LINTERS: dict[str, list[str | Path]] = {
     "ansible-lint production": [BIN / "ansible-lint", "--offline", "--profile", "production"],
     "pytest collects every suite": [
         *(sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"),
-        *("tests/lint", "tests/unit", "tests/plays", "tests/machines"),
+        *("tests/lint", "tests/unit", "tests/security", "tests/plays", "tests/machines"),
     ],
 }
 #: These two take long and, unlike mypy and ruff, remember nothing: what they accepted once need not
