@@ -17,6 +17,9 @@ port = {port}
 [journal]
 path = "{directory}/journal.db"
 
+[limits]
+new_controllers_per_address = 500
+
 [admin]
 port = 0
 socket = ""

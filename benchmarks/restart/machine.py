@@ -21,6 +21,7 @@ JOURNAL: Final = "/var/lib/ptslink/journal.db"
 #: TLS beside plain; its authority lives and goes with the lab.
 VARIABLES: Final[Mapping[str, Any]] = {
     "nginx_proxy_listeners": [{"port": 80}, {"port": 443, "tls": True}],
+    "pts_server_settings": {"limits": {"new_controllers_per_address": 100_000}},
     "tls_certificate_ca_directory": (
         "{{ hostvars[inventory_hostname]['ansible_ssh_private_key_file'] | dirname }}/tls"
     ),

@@ -33,6 +33,7 @@ path = "{directory}/journal.db"
 connections = 15000
 connections_per_address = 15000
 failures_per_minute = 100000
+new_controllers_per_address = 100000
 
 [admin]
 port = 0

@@ -93,6 +93,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("pts_server_secret", "x" * 21, "at most 20 ASCII characters"),
     ("link_check_public_host", "a" * 27 + ".com", "at most 30"),
     ("pts_server_subprotocols", ["two words"], "names without blanks"),
+    ("pts_server_code_page", "Windows 1251", "such as cp1251"),
     # Ranges
     ("pts_server_port", 0, "from 1 to 65535"),
     ("pts_server_port", 65536, "from 1 to 65535"),

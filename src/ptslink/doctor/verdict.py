@@ -75,7 +75,7 @@ _EXPLAINED_BY: Mapping[Layer, frozenset[Layer]] = {
 
 #: True of a host and worth mending, but never why a step of the link fails (only why many links
 #: were lost at once).
-_BYSTANDERS = frozenset({"host-clock-wrong", "host-auto-upgrade"})
+_BYSTANDERS = frozenset({"host-clock-wrong", "host-auto-upgrade", "app-messages-refused"})
 
 
 #: The check that is there only where nothing of a link was seen; it says why.

@@ -70,8 +70,10 @@ def export(
     if controller is not None and controller_id(controller) is None:
         raise click.BadParameter("must be 1 to 24 hexadecimal digits", param_hint="--controller")
     controller = controller.upper() if controller else None
-    options = {"type_": type_, "controller": controller, "variants": variants}
-    path = load_or_exit(config_path).journal.path
+    config = load_or_exit(config_path)
+    path = config.journal.path
+    options: Options = {"type_": type_, "controller": controller, "variants": variants}
+    options["code_page"] = config.controllers.code_page
     try:
         if type_ is not None:
             _check_type(path, type_)

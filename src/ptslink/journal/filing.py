@@ -93,7 +93,7 @@ def derive(entry: Entry) -> None:
     now = entry.received // 1000
     for index, packet in enumerate(entry.packets):
         if packet.type == "UploadStatus":
-            _status(entry, packet, clock)
+            _status(entry, packet, clock, mended=bool(doubts))
         elif is_upload(packet.type):
             if fished:
                 digest = fished_key(packet.type, fished, index).digest
@@ -109,12 +109,13 @@ def derive(entry: Entry) -> None:
         file_unreadable(entry, doubts)
 
 
-def _status(entry: Entry, packet: Packet, clock: Clock) -> None:
+def _status(entry: Entry, packet: Packet, clock: Clock, *, mended: bool) -> None:
     offset = _offset(packet.data) if packet.data else None
     if offset is not None:
         clock.offset_minutes = offset
-    # A status that could not be read is one a second, too: the latest of them is kept, as it came.
-    entry.status = Status(packet.data or entry.raw, offset)
+    # A status that could not be read is one a second, too: the latest of them is kept, as it came,
+    # and so is one of which Data has other bytes than came.
+    entry.status = Status(entry.raw if mended or not packet.data else packet.data, offset)
 
 
 def facts_of(raw: bytes) -> list[Fact]:

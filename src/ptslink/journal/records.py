@@ -12,7 +12,7 @@ import msgspec
 from ptslink.journal.entry import Flag
 from ptslink.journal.logfiles import moment
 from ptslink.journal.store import OTHER_TYPE
-from ptslink.jsonpts.envelope import Message, decode
+from ptslink.jsonpts.envelope import Message, decode_to_show, shown
 
 MAX_PAGE: Final = 1000
 #: Rows looked at for one page at most, so that a filter which nothing passes ends soon.
@@ -134,11 +134,14 @@ def read_page(
     controller: str | None = None,
     variants: bool = False,
     journal: str | None = None,
+    code_page: str = "",
 ) -> Page:
     """Records (or variants) with an id greater than `after`, oldest first, at most `limit`.
 
     Args:
         journal: identity of the journal the cursor is from, if known.
+        code_page: codec of messages that are not UTF-8; without one, U+FFFD stands for each part
+            of them that is not.
 
     Raises:
         CursorRefused: see there.
@@ -178,7 +181,7 @@ def read_page(
     )
     found: list[Any] = []
     count = 0
-    for row, told in _told(rows):
+    for row, told in _told(rows, code_page):
         count += 1
         after = row[0]
         if type_ is None or told["type"] == type_:
@@ -186,12 +189,12 @@ def read_page(
     return Page(found, after if count == limit else last, identity)
 
 
-def _told(rows: sqlite3.Cursor) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _told(rows: sqlite3.Cursor, code_page: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     message_id, message = -1, Message("", [])
     for row in rows:
         id_, pts_id, name, received, packet, of, raw = row[:7]
         if of != message_id:
-            message_id, message = of, decode(raw)
+            message_id, message = of, decode_to_show(raw, code_page)
         found = message.packets[packet] if packet < len(message.packets) else None
         data = found.data if found is not None else b""
         if name == OTHER_TYPE and found is not None:
@@ -204,7 +207,7 @@ def _told(rows: sqlite3.Cursor) -> Iterator[tuple[Any, dict[str, Any]]]:
                 "type": name,
                 "received": moment(received),
                 "data": msgspec.Raw(data) if data else None,
-                "message": None if data else raw.decode("utf-8", "replace"),
+                "message": None if data else shown(raw, code_page),
             },
         )
 

@@ -62,13 +62,17 @@ def confirm(packet: Packet) -> bytes:
     return b'{"Id":%b%b' % (packet.id, _confirmed(packet.type))
 
 
-def refuse(packet: Packet, code: int = NOT_STORED, text: str = NOT_STORED_TEXT) -> bytes:
+def refuse(packet: Packet, text: str = NOT_STORED_TEXT) -> bytes:
     """The packet of an error answer. It makes the controller send the message again, so it is for
-    storage failures alone (quirk 10)."""
+    what was not stored alone (quirk 10).
+
+    Args:
+        text: why, for a person who reads the controller's log.
+    """
     return b'{"Id":%b,"Type":%b,"Error":true,"Code":%d,"Message":%b}' % (
         packet.id,
         _quoted(packet.type),
-        code,
+        NOT_STORED,
         _quoted(text),
     )
 
@@ -102,16 +106,25 @@ def _tokens(packet: bytes) -> int:
     return 2 * packet.count(b":") + packet.count(b"{") + packet.count(b"[")
 
 
-def answers(packets: Sequence[Packet], *, stored: bool) -> list[bytes]:
-    """The messages that answer the packets of one message: one packet each, same order."""
+def answers(packets: Sequence[Packet], *, stored: bool, text: str = NOT_STORED_TEXT) -> list[bytes]:
+    """The messages that answer the packets of one message: one packet each, same order.
+
+    Args:
+        text: why the message is not stored, where it is not.
+    """
     if stored and len(packets) == 1 and packets[0].type != "RequestTagsInformation":
         # Nearly every message is one packet; the general way below comes to the same.
         (packet,) = packets
         if not expects_answer(packet):
             return []
         return [b'%b{"Id":%b%b]}' % (_PREFIX, packet.id, _confirmed(packet.type))]
-    render = confirm if stored else refuse
-    return messages([render(packet) for packet in packets if expects_answer(packet)])
+    return messages(
+        [
+            confirm(packet) if stored else refuse(packet, text)
+            for packet in packets
+            if expects_answer(packet)
+        ]
+    )
 
 
 def _refuse_tags(packet: Packet) -> bytes:

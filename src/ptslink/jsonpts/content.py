@@ -15,6 +15,8 @@ from typing import Any, Final
 from ptslink.jsonpts.envelope import MAX_PACKETS
 
 _DIGEST_BYTES: Final = 16
+#: An escape that may stand for the same character as a byte that is not UTF-8.
+_ESCAPED_SURROGATE: Final = "\\ud"
 
 
 class _Object(list[tuple[str, Any]]):
@@ -72,7 +74,14 @@ def _taken_apart(raw: bytes, controller: str) -> tuple[list[_Object] | None, byt
     Raises:
         ValueError, RecursionError: it is not JSON, or too deep.
     """
-    message = _decoder.decode(raw.strip().decode("utf-8"))
+    try:
+        text = raw.strip().decode("utf-8")
+    except UnicodeDecodeError:
+        # Each byte that is not UTF-8 becomes a surrogate of its own: none is taken for another.
+        text = raw.strip().decode("utf-8", "surrogateescape")
+        if _ESCAPED_SURROGATE in text.lower():
+            return None, b""
+    message = _decoder.decode(text)
     if not isinstance(message, _Object):
         return None, b""
     packets = _last(message, "Packets")

@@ -110,33 +110,67 @@ _packet = msgspec.json.Decoder(_Packet)
 _text = msgspec.json.Decoder(str)
 
 
-def decode(payload: bytes) -> Message:
+def decode(payload: bytes, code_page: str = "") -> Message:
     """Decode a message. Never raises: what cannot be read becomes a note.
 
     Args:
         payload: the message as received, any bytes at all.
+        code_page: codec of a message that is not UTF-8, for showing it. Records are filed without
+            one, so that their natural keys do not depend on a setting.
     """
     if not payload.isascii():
         try:
             payload.decode("utf-8")
         except UnicodeDecodeError:
-            # Text messages were checked on the way in; binary ones and posted bodies were not, and
-            # a parser that skips what it does not need would not notice.
-            return _second_chance(payload)
+            # A parser that skips what it does not need would not notice.
+            message = _decode_utf8(repair.as_utf8(payload, code_page), len(payload))
+            for packet in message.packets:
+                if not packet.id.isascii():
+                    packet.id = b""  # it did not come so, and cannot be echoed as it came
+            return Message(message.controller, message.packets, (repair.NOT_UTF8, *message.notes))
+    return _decode_utf8(payload, len(payload))
+
+
+def decode_to_show(payload: bytes, code_page: str) -> Message:
+    """Decode a stored message as `decode` does, with the same packets, and with the texts of one
+    that is not UTF-8 decoded by the code page.
+
+    Args:
+        code_page: the codec, or "" for none.
+    """
+    message = decode(payload)
+    if code_page and repair.NOT_UTF8 in message.notes:
+        shown = decode(payload, code_page)
+        # What could only be read with the code page may have other packets than were filed.
+        if [packet.type for packet in shown.packets] == [packet.type for packet in message.packets]:
+            return shown
+    return message
+
+
+def shown(payload: bytes, code_page: str) -> str:
+    """A stored message as text, decoded by the code page where it is not UTF-8."""
+    try:
+        return payload.decode("utf-8")
+    except UnicodeDecodeError:
+        return payload.decode(code_page or "utf-8", "replace")
+
+
+def _decode_utf8(payload: bytes, received: int) -> Message:
+    """Decode what is UTF-8; `received` is how many bytes of the message came."""
     try:
         plain = _plain_envelope.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _decode_any(payload)
+        return _decode_any(payload, received)
     packets = []
     for packet in plain.Packets:
         id_, type_, data = bytes(packet.Id), packet.Type, bytes(packet.Data)
         if not (id_.isdigit() and len(id_) <= _MAX_ID_BYTES):
             id_ = _echoable(packet.Id)
         if not id_ or not 0 < len(type_) <= _MAX_TYPE_CHARACTERS or data == b"null":
-            return _decode_any(payload)
+            return _decode_any(payload, received)
         packets.append(Packet(id_, type_, data))
     if not 0 < len(packets) <= MAX_PACKETS:
-        return _decode_any(payload)
+        return _decode_any(payload, received)
     return Message(plain.PtsId, packets)
 
 
@@ -158,25 +192,26 @@ def fault(payload: bytes) -> str:
     return "not one packet in it"
 
 
-def _decode_any(payload: bytes) -> Message:
+def _decode_any(payload: bytes, received: int) -> Message:
     """Decode a message of any shape, noting what is odd about it."""
     try:
         return _message(_envelope.decode(payload), [])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _second_chance(payload)
+        return _second_chance(payload, received)
 
 
-def _second_chance(payload: bytes) -> Message:
+def _second_chance(payload: bytes, received: int) -> Message:
     """Repair what firmware is known to get wrong; failing that, fish for Id and Type."""
-    if len(payload) > MAX_REPAIRED_BYTES:
+    if received > MAX_REPAIRED_BYTES:
         # Regular expressions over a megabyte of noise would hold up every other controller.
         repaired, notes = b"", ["too-long-to-repair"]
+        payload = payload[:MAX_REPAIRED_BYTES]
     else:
         repaired, notes = repair.repair(payload)
     try:
         loose = _loose_envelope.decode(repaired)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        found = repair.fish(payload[:MAX_REPAIRED_BYTES])
+        found = repair.fish(payload)
         if not found.packets:
             return Message(found.controller, [], (*notes, UNREADABLE))
         packets = [Packet(id_, type_, b"") for id_, type_ in found.packets[:MAX_PACKETS]]
@@ -265,10 +300,4 @@ def _echoable(raw: Raw | UnsetType) -> bytes:
     value = _present(raw)
     if not value or len(value) > _MAX_ID_BYTES or value[:1] not in b'-0123456789"':
         return b""
-    if not value.isascii():
-        try:
-            value.decode("utf-8")
-        except UnicodeDecodeError:
-            # Binary messages and posted bodies may hold anything; a text frame may not.
-            return b""
     return value

@@ -50,6 +50,16 @@ class Fished:
     packets: list[tuple[bytes, str]] = field(default_factory=list)
 
 
+def as_utf8(payload: bytes, code_page: str = "") -> bytes:
+    """A text that is not UTF-8 as UTF-8: a fuel grade named in a national code page must not cost
+    the sale.
+
+    Args:
+        code_page: the codec it is decoded by; without one, U+FFFD stands for what is not UTF-8.
+    """
+    return payload.decode(code_page or "utf-8", "replace").encode("utf-8", "replace")
+
+
 def repair(payload: bytes) -> tuple[bytes, list[str]]:
     """A best effort at making the payload parse: (bytes to try, names of the repairs made)."""
     notes: list[str] = []
@@ -97,11 +107,6 @@ def _end_of_object(text: bytes) -> int:
     return 0
 
 
-def _as_utf8(text: bytes) -> bytes:
-    # A fuel grade named in a national code page must not cost the sale.
-    return text.decode("utf-8", "replace").encode("utf-8")
-
-
 def _from_first_brace(text: bytes) -> bytes:
     return text[max(text.find(b"{"), 0) :]
 
@@ -125,7 +130,6 @@ def _without_controls(text: bytes) -> bytes:
 
 
 _MENDS: Final[tuple[tuple[str, Callable[[bytes], bytes]], ...]] = (
-    (NOT_UTF8, _as_utf8),
     (LEADING_BYTES, _from_first_brace),
     (TRAILING_BYTES, _to_last_brace),
     (TRAILING_COMMA, _without_trailing_commas),

@@ -151,6 +151,7 @@ class AdminApp:
             "controller": controller.upper() if controller else None,
             "journal": query.get("journal"),
             "variants": variants,
+            "code_page": self._app.config.controllers.code_page,
         }
         future = loop.run_in_executor(self._readers, self._read, options)
         self._reading.add(future)

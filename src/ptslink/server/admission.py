@@ -12,7 +12,8 @@ Whoever holds connections open in silence thus shuts out nobody but itself.
 from __future__ import annotations
 
 import itertools
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from ptslink.handshake.head import Head
@@ -22,6 +23,20 @@ from ptslink.server.seam import Arrival
 _MAX_ADDRESSES: Final = 50_000
 #: Connections asked to give way before a newcomer is refused.
 _TRIED_AT_MOST: Final = 100
+
+
+@lru_cache(maxsize=4096)
+def counted_as(address: str) -> str:
+    """What an address is counted as: itself, or of IPv6 its /64."""
+    if ":" not in address:
+        return address
+    try:
+        found = IPv6Address(address)
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return f"{IPv6Address(int(found) >> 64 << 64)}/64"
 
 
 class Admission:

@@ -23,11 +23,13 @@ from ptslink.journal.filing import OTHER_CONTROLLER
 from ptslink.journal.logfiles import LogFiles, PacketLine
 from ptslink.jsonpts.confirmation import is_upload
 from ptslink.jsonpts.envelope import UNREADABLE, fault
+from ptslink.jsonpts.repair import NOT_UTF8
 from ptslink.server import upload
 from ptslink.server.admission import Admission
 from ptslink.server.config import Config
 from ptslink.server.downlink import Downlink
 from ptslink.server.evidence import EvidenceLog, ending_code
+from ptslink.server.intake import Intake
 from ptslink.server.registry import Registry, Session
 from ptslink.server.seam import Answer, Arrival, Caller, Ending, Peer
 from ptslink.server.uplink import Uplink
@@ -88,7 +90,8 @@ class App:
         self.rsv1: dict[str, int] = {}
         self.on_empty: Callable[[], None] | None = None
         self._logs = logs
-        self._uplink = Uplink(journal)
+        self.intake = Intake(self._known, config.limits.new_controllers_per_address, evidence)
+        self._uplink = Uplink(journal, self.intake)
         self._zone = config.zone()
         self._newcomers: set[str] = set()
         self._clocks = {id_: Clock(offset, self._zone) for id_, offset in (offsets or {}).items()}
@@ -159,10 +162,12 @@ class App:
         session: Session = peer.context
         if session.identity.probe:
             return  # it proves the link; what it says is nobody's record
-        entry = self._uplink.message(session, payload)
-        if not session.controller and entry.controller:
+        entry, taken = self._uplink.message(session, payload)
+        if taken and not session.controller:
             self._adopt(session, entry.controller)
-        self._note(session.counts, session.noted, entry, session, remote=session.remote)
+        self._note(
+            session.counts, session.noted, entry, session, remote=session.remote, taken=taken
+        )
 
     def ended(self, peer: Peer, ending: Ending) -> None:
         session: Session = peer.context
@@ -291,16 +296,18 @@ class App:
                 return upload.refusal(429, "rate-limited", excess, ("Retry-After", "60"))
         if identity.probe:
             return upload.nothing_taken(self.rules.secret)
-        entry = upload.take(
+        entry, refused = upload.take(
             peer,
             identity,
             body,
             journal=self.journal,
+            intake=self.intake,
+            remote=remote,
             clock=self._clock(controller),
             secret=self.rules.secret,
         )
-        self._note({}, set(), entry, None, remote=remote)
-        return None
+        self._note({}, set(), entry, None, remote=remote, taken=refused is None)
+        return refused
 
     # Notes.
 
@@ -337,10 +344,11 @@ class App:
         session: Session | None,
         *,
         remote: str,
+        taken: bool,
     ) -> None:
-        """Count packets, remember oddities, leave a line in the per-type logs, and hand replies to
-        whoever asked."""
-        for note in entry.notes:
+        """Count packets and hand replies to whoever asked; of a message that was taken, remember
+        oddities and leave a line in the per-type logs."""
+        for note in entry.notes if taken else ():
             if note not in noted:
                 noted.add(note)
                 self.evidence.event(
@@ -361,7 +369,7 @@ class App:
                 if session is not None and not packet.type.startswith("Request"):
                     self.downlink.reply(session, packet)
                 continue
-            if self._logs is None:
+            if self._logs is None or not taken:
                 continue
             if type_ == "UploadStatus" and session is not None:
                 if 0 <= entry.received - session.status_logged < self._sample_ms:
@@ -429,6 +437,7 @@ class App:
             }
             if logs
             else None,
+            "refused_messages": self.intake.health(),
             "path": f"/{self.rules.path}",
         }
 
@@ -437,6 +446,8 @@ def _explained(note: str, entry: Entry) -> str:
     """What else is told with a note."""
     if note == OTHER_CONTROLLER:
         return "; the handshake's id is believed"
+    if note == NOT_UTF8:
+        return "; it is kept as it came, and controllers.code_page says how it is shown"
     return f", {fault(entry.raw)}" if note == UNREADABLE else ""
 
 

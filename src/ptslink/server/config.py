@@ -78,7 +78,7 @@ class Listen:
         False, s.BOOLEAN, "accept and count frames with a stray RSV1 bit instead of closing 1002"
     )
     validate_utf8: bool = setting(
-        True, s.BOOLEAN, "close 1007 on text that is not UTF-8; false keeps it as it came"
+        False, s.BOOLEAN, "true: close 1007 on text that is not UTF-8; false keeps it as it came"
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(
         (),
@@ -111,6 +111,9 @@ class Controllers:
     secret: str = setting("", s.SECRET, "secret key of the signatures; empty checks none")
     secret_required: bool = setting(True, s.BOOLEAN, "with a secret set, refuse what is not signed")
     time_zone: str = setting("", s.ZONE, "zone of controllers that do not tell their UTC offset")
+    code_page: str = setting(
+        "", s.CODE_PAGE, "how text that is not UTF-8 is shown; the bytes that came are kept"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,12 @@ class Limits:
         s.whole(1, 100_000),
         "refused or unfinished handshakes per address and minute before 429; "
         "known controllers excepted",
+    )
+    new_controllers_per_address: int = setting(
+        50,
+        s.whole(0, 100_000),
+        "controllers never seen before that are taken in per address (IPv6: /64) and day; beyond, "
+        "they are told to send again",
     )
     drain_seconds: float = setting(
         10.0, s.number(0.1, 300, "seconds"), "time for all links to close when the server stops"

@@ -12,8 +12,9 @@ import time
 from typing import Any, Final
 
 from ptslink.handshake.head import Head
-from ptslink.journal.entry import Evidence, Health, Journal
+from ptslink.journal.entry import Entry, Evidence, Health, Journal
 from ptslink.journal.logfiles import Line, LogFiles, to_json
+from ptslink.journal.schema import ROW_BYTES
 from ptslink.server.registry import Session
 from ptslink.server.seam import Caller, Ending
 
@@ -26,6 +27,8 @@ _SECRETS: Final = re.compile(
 _NOBODY: Final = "a caller without a controller id"
 #: Callers remembered within a minute; beyond, their lines are counted together.
 _MAX_CALLERS: Final = 10_000
+#: Bytes of a refused message that are kept: even with every one escaped, the detail is not cut.
+_SAMPLE_BYTES: Final = 1500
 
 
 class EvidenceLog:
@@ -104,6 +107,39 @@ class EvidenceLog:
             facts = _facts("link", code, session.remote, controller, detail)
             files = ("Disconnection", "ShortConnection") if short else ("Disconnection",)
             self._say(Line(at, files, message, facts))
+
+    def refused(self, code: str, reason: str, remote: str, entry: Entry, *, most: int) -> int:
+        """A message that is neither stored nor confirmed.
+
+        Args:
+            remote: the sender's address.
+            most: bytes that the record of it may take; beyond, there is none.
+
+        Returns:
+            the bytes it takes, 0 when it is not kept.
+        """
+        say = self._may_say(remote, code, entry.received)
+        if most <= 0 and not say:
+            return 0
+        who = f"PTS Controller {entry.controller}" if entry.controller else _NOBODY
+        message = f"Refused a message of {len(entry.raw)} bytes from {remote}, {who}: {reason}."
+        content = {
+            "message": message,
+            "bytes": len(entry.raw),
+            "transport": entry.transport.name.lower(),
+            "text": printable(entry.raw[:_SAMPLE_BYTES]),
+        }
+        detail = to_json(content)
+        if say:
+            facts = _facts("event", code, remote, entry.controller, detail)
+            self._say(Line(entry.received, ("Server",), message, facts))
+        size = len(detail) + ROW_BYTES
+        if size > most:
+            return 0
+        self._journal.record(
+            Evidence("event", entry.received, entry.controller, remote, code, detail)
+        )
+        return size
 
     def event(self, code: str, message: str, **detail: Any) -> None:
         """Something that happened to the server or a session; logged in full."""

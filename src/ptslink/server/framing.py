@@ -219,7 +219,8 @@ class Framing:
         return str(error)
 
     def receive_whole(self, data: bytes | bytearray | memoryview, message: Message) -> bool:
-        """Take a segment that is exactly one whole frame of ASCII text, or a pong.
+        """Take a segment that is exactly one whole frame of text, or a pong. Where text is checked,
+        it must be ASCII.
 
         That is nearly every segment a controller sends, and the library spends several times as
         long on it. Whatever is unusual in any way is left to `receive`, which would do the same
@@ -244,7 +245,7 @@ class Framing:
             return False
         if first == _WHOLE_TEXT and length <= self._max_size:
             payload = apply_mask(data[start:], bytes(data[start - 4 : start]))
-            if payload.isascii():
+            if not self._validate_utf8 or payload.isascii():
                 message(payload, False)
                 return True
         elif first == _WHOLE_PONG and start == 6:

@@ -60,6 +60,9 @@ class _AppCollector(Collector):
         yield _labelled("ptslink_attempts", "Attempts to connect.", "verdict", app.attempts)
         yield _labelled("ptslink_link_endings", "How links ended.", "ending", app.endings)
         yield _labelled("ptslink_leniencies", "Leniencies needed.", "name", app.leniencies)
+        yield _labelled(
+            "ptslink_messages_refused", "Messages not taken.", "reason", app.intake.refused
+        )
         yield _labelled("ptslink_packets", "Packets received.", "type", app.packets)
 
 

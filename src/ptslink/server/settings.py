@@ -6,6 +6,7 @@ tested against them.
 
 from __future__ import annotations
 
+import codecs
 import ipaddress
 import re
 from collections.abc import Callable
@@ -145,6 +146,27 @@ def _zone(value: Any) -> str:
     return value
 
 
+#: What a code page for JSON must leave as it is: what has a meaning in some codecs, then ASCII.
+_PLAIN: Final = (b'{"A":"\\u0041\\n\\x41 +AGE- ~{!!~} xn--a"}', bytes(range(128)))
+
+
+def _code_page(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Unacceptable
+    if not value:
+        return value
+    try:
+        name = codecs.lookup(value).name
+        # Not every codec is of text, and not every one of text is for a text that has ASCII in it.
+        plain = all(part.decode(name) == part.decode("ascii") for part in _PLAIN)
+        bytes(range(128, 256)).decode(name, "replace")
+    except (LookupError, ValueError) as error:
+        raise Unacceptable from error
+    if not plain:
+        raise Unacceptable
+    return name
+
+
 _CREDENTIAL = re.compile(r"[\x21-\x39\x3b-\x7e]{1,10}|[0-9A-Fa-f]{24}")
 _PASSWORD = re.compile(r"[\x20-\x7e]{1,10}")
 
@@ -166,6 +188,10 @@ NETWORK: Final = Form("an address or a network such as 192.0.2.0/24", _network)
 ABSOLUTE_PATH: Final = Form("an absolute path", _absolute_path)
 OPTIONAL_PATH: Final = Form('an absolute path, or "" for none', _optional_path)
 ZONE: Final = Form('a time zone name such as "Europe/Kyiv", or "" for unknown', _zone)
+CODE_PAGE: Final = Form(
+    'a code page that Python knows and that contains ASCII, such as "cp1251", or "" for none',
+    _code_page,
+)
 #: The controller's own limit: 40 ASCII characters, typed without the leading slash.
 URI: Final = text(
     r"[!-.0-~](?:[!-~]{0,38}[!-~])?",

@@ -1,4 +1,7 @@
-"""Messages of one controller on their way in: decode, journal, then confirm. In that order."""
+"""Messages of one controller on their way in: decode, journal, then confirm. In that order.
+
+What must not become a record is answered with an error, and not confirmed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Final
 from ptslink.journal.entry import Entry, Journal, Transport
 from ptslink.journal.filing import file
 from ptslink.jsonpts.confirmation import answers
+from ptslink.server.intake import Intake
 from ptslink.server.registry import Session
 
 #: Messages and bytes of one link that may await their commit before reading pauses.
@@ -21,10 +25,12 @@ class Uplink:
 
     Args:
         journal: where messages become durable.
+        intake: which of them do.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, intake: Intake) -> None:
         self._journal = journal
+        self._intake = intake
         self._sessions: dict[int, Session] = {}
 
     def opened(self, session: Session) -> None:
@@ -35,8 +41,12 @@ class Uplink:
         """A session is over; what it sent is still committed, but nobody is left to confirm to."""
         self._sessions.pop(session.peer.number, None)
 
-    def message(self, session: Session, payload: bytes) -> Entry:
-        """File a message; its confirmation leaves when the journal has it on disk."""
+    def message(self, session: Session, payload: bytes) -> tuple[Entry, bool]:
+        """File a message; its confirmation leaves when the journal has it on disk.
+
+        Returns:
+            what was read of it, and whether it was taken; if not, it is answered already.
+        """
         entry = file(
             payload,
             controller=session.controller,
@@ -46,6 +56,11 @@ class Uplink:
             link=session.peer.number,
             settled=self._settled,
         )
+        refusal = self._intake.refusal(entry, session.remote)
+        if refusal is not None:
+            for answer in answers(entry.packets, stored=False, text=refusal.text):
+                session.peer.send(answer)
+            return entry, False
         session.waiting += 1
         session.waiting_bytes += len(payload)
         if not session.held and (
@@ -54,7 +69,7 @@ class Uplink:
             session.held = True
             session.peer.hold()
         self._journal.append(entry)
-        return entry
+        return entry, True
 
     def _settled(self, entry: Entry) -> None:
         session = self._sessions.get(entry.link)

@@ -15,6 +15,7 @@ from ptslink.journal.entry import Clock, Entry, Journal, Transport
 from ptslink.journal.filing import file
 from ptslink.jsonpts.confirmation import confirm, expects_answer, refuse
 from ptslink.jsonpts.envelope import decode
+from ptslink.server.intake import Intake
 from ptslink.server.seam import Answer, Peer
 
 _HEADERS: Final = (("Content-Type", "application/json; charset=utf-8"),)
@@ -42,9 +43,24 @@ def signature_fault(head: Head, body: bytes, rules: Rules) -> tuple[str, str] | 
 
 
 def take(
-    peer: Peer, identity: Identity, body: bytes, *, journal: Journal, clock: Clock, secret: str
-) -> Entry:
-    """File an upload; the peer is answered once it is durable."""
+    peer: Peer,
+    identity: Identity,
+    body: bytes,
+    *,
+    journal: Journal,
+    intake: Intake,
+    remote: str,
+    clock: Clock,
+    secret: str,
+) -> tuple[Entry, Answer | None]:
+    """File an upload; the peer is answered once it is durable, or now with an error.
+
+    Args:
+        remote: the sender's address.
+
+    Returns:
+        what was read of it, and the answer to one that is not taken.
+    """
     entry = file(
         body,
         controller=identity.controller,
@@ -54,8 +70,14 @@ def take(
         link=peer.number,
         settled=partial(_settled, peer, secret),
     )
-    journal.append(entry)
-    return entry
+    reason = intake.refusal(entry, remote)
+    if reason is None:
+        journal.append(entry)
+        return entry, None
+    packets = [refuse(packet, reason.text) for packet in entry.packets if expects_answer(packet)]
+    if not packets:
+        return entry, refusal(400, reason.code, reason.text)
+    return entry, _answer(b",".join(packets), secret)
 
 
 def _settled(peer: Peer, secret: str, entry: Entry) -> None:

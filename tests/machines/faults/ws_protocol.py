@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machines.faults.bench import WASH
 from machines.faults.fault import Fault, Step, controller, host, well_behaved
-from machines.faults.http_upgrade import DIRECT, UNDO_CONFIG, pinged_every, station
+from machines.faults.http_upgrade import DIRECT, UNDO_CONFIG, config, pinged_every, station
 
 #: Pings every two seconds, and two for an answer: the timers are short, not the causes.
 QUICK = pinged_every(2)
@@ -36,7 +36,7 @@ FAULTS = (
     row("ws-rsv1-compressed"),
     row("ws-http-after-upgrade", variant="HTTP text"),
     row("ws-unmasked", QUICK, wait=8),
-    row("ws-invalid-utf8"),
+    row("ws-invalid-utf8", config("listen", "validate_utf8 = true")),
     row("ws-too-big"),
     row("ws-bad-frame"),
     row("ws-ping-unanswered", QUICK, wait=17, more=QUIET),

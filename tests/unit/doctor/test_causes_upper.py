@@ -152,6 +152,16 @@ def live(connected_for: float | None = None, **health: Any) -> Evidence:
     return seen("service.live", health=body, controllers=sessions, now=NOW + 1)
 
 
+def flooded(address: str, reason: str = "no-controller-id", messages: int = 42_289) -> Any:
+    """What health says of a client whose messages are refused."""
+    sender = {"address": address, "messages": messages, "bytes": messages, "reason": reason}
+    return {"messages": messages, "addresses": [{**sender, "controller": None}]}
+
+
+def refused_message(peer: str, code: str) -> dict[str, Any]:
+    return {"at": NOW, "peer": peer, "code": code, "controller": "", "message": "refused"}
+
+
 def served(**certificate: Any) -> Evidence:
     facts = {"port": 443, "subject": "CN = pts", "issuer": "CN = R3, O = Let's Encrypt",
              "sans": ["DNS:pts.example.test"], "key": "rsa", "not_before": NOW - 1e6,
@@ -643,6 +653,14 @@ NAMED: list[tuple[str, list[Evidence]]] = [
     ),
     ("app-first-message", [seen("ws.idle", "site", unasked=["Welcome!"]), CONFIG]),
     ("app-no-confirmation", ended(*thrice("lost-fin", 2.0, messages_in=4, messages_out=0))),
+    ("app-messages-refused", [CONFIG, live(refused_messages=flooded("198.51.100.9"))]),
+    (
+        "app-messages-refused",
+        [
+            *ended(*thrice("lost-fin", 2.0, messages_in=4, messages_out=0)),
+            records(events=[refused_message("198.51.100.20", "not-jsonpts")]),
+        ],
+    ),
     (
         "app-no-ws-library",
         [
@@ -1395,3 +1413,24 @@ def test_every_malformed_request_a_controller_can_send_is_named(
 
 def test_line_feeds_alone_are_no_fault_for_a_lenient_server() -> None:
     assert broken_head("lf", "lenient") is None
+
+
+def test_who_sends_messages_that_are_refused_is_named_with_what_would_let_controllers_in() -> None:
+    too_many = flooded("203.0.113.0", "too-many-new-controllers", 7)
+    limits = seen("service.config", config={"limits": {"new_controllers_per_address": 50}})
+    [finding] = verdict(limits, live(refused_messages=too_many)).findings
+    assert finding.match.evidence == ("203.0.113.0: 7 messages, too-many-new-controllers",)
+    assert finding.fix.ansible == {
+        "pts_server_settings": {"limits": {"new_controllers_per_address": 500}}
+    }
+
+
+def test_refused_messages_of_somebody_do_not_explain_why_a_link_fails() -> None:
+    failed = answer(502, body="Bad Gateway")
+    found = named(failed, CONFIG, live(refused_messages=flooded("198.51.100.9")))
+    assert found[0].startswith("unlisted-")
+    assert "app-messages-refused" in found
+
+
+def test_a_server_that_refused_nothing_has_no_such_finding() -> None:
+    assert named(CONFIG, live(refused_messages={"messages": 0, "addresses": []})) == []

@@ -126,7 +126,8 @@ def test_the_settings_of_the_guide_reach_the_server(
                 "pts_server_users": {"station": quoted, "A" * 24: "x"},
                 "pts_server_secret": "sec'ret\"",
                 "pts_server_subprotocols": ["pts.one"],
-                "pts_server_utf8_validation": False,
+                "pts_server_utf8_validation": True,
+                "pts_server_code_page": "cp1251",
                 "pts_server_message_bytes_max": "70000",
                 "pts_server_handshake_timeout_seconds": 7,
                 "pts_server_settings": {"controllers": {"allowed": ["AB"]}},
@@ -137,7 +138,8 @@ def test_the_settings_of_the_guide_reach_the_server(
     assert config.controllers.secret == "sec'ret\""
     assert config.controllers.allowed == ("AB",)
     assert config.listen.subprotocols == ("pts.one",)
-    assert not config.listen.validate_utf8
+    assert config.listen.validate_utf8
+    assert config.controllers.code_page == "cp1251"
     assert config.limits.message_bytes == 70000
     assert config.limits.head_seconds == 7
 

@@ -12,7 +12,7 @@ import sqlite3
 
 import pytest
 
-from support.wire import Wire, close_frame, frame, message, request, sale
+from support.wire import CONTROLLER, Wire, close_frame, frame, message, request, sale
 
 LINE = b"GET /ptsWebSocket HTTP/1.1\r\n"
 HOST = b"Host: x\r\n"
@@ -180,7 +180,7 @@ FRAMES: dict[str, tuple[bytes, int, str]] = {
 @pytest.mark.parametrize("name", FRAMES)
 async def test_a_bad_frame_closes_with_its_code(serve, name: str) -> None:
     sent, code, reason = FRAMES[name]
-    server = await serve()
+    server = await serve(listen={"validate_utf8": True})
     wire = await Wire.link(server.port)
     wire.write(sent)
     closed, said = await wire.until_close()
@@ -254,7 +254,7 @@ async def test_a_bad_message_is_kept_and_never_answered_with_an_error(
     serve, tmp_path, name: str
 ) -> None:
     payload, packets = MESSAGES[name]
-    server = await serve()
+    server = await serve(controllers={"allowed": [CONTROLLER]})
     wire = await Wire.link(server.port)
     wire.write(frame(payload, 2 if name == "a binary message" else 1))
     if packets is not None:
@@ -285,21 +285,6 @@ async def test_a_stray_rsv1_bit_may_be_tolerated_and_is_counted(serve) -> None:
     wire.write(frame(message(sale(5)), rsv=4))
     assert json.loads(await wire.text())["Packets"][0]["Message"] == "OK"
     assert server.app.rsv1 == {"rsv1": 1}
-    await wire.close()
-
-
-async def test_text_that_is_not_utf8_may_be_kept_as_it_came(serve, tmp_path) -> None:
-    server = await serve(listen={"validate_utf8": False})
-    wire = await Wire.link(server.port)
-    latin = message(sale(5, CustomData="?")).replace(b"?", b"\xe9")
-    wire.write(frame(latin))
-    assert json.loads(await wire.text())["Packets"] == [
-        {"Id": 5, "Type": "UploadPumpTransaction", **OK}
-    ]
-    wire.write(frame(latin[:90], fin=False) + frame(latin[90:], 0))
-    assert json.loads(await wire.text())["Packets"][0]["Message"] == "OK"
-    with sqlite3.connect(tmp_path / "journal.db") as connection:
-        assert connection.execute("SELECT raw FROM messages").fetchall() == [(latin,)]
     await wire.close()
 
 

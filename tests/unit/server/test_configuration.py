@@ -70,6 +70,10 @@ def test_nothing_is_documented_that_does_not_exist() -> None:
         ({"controllers": {"secret": "x" * 21}}, "controllers.secret = (not shown)"),
         ({"controllers": {"allowed": ["xyz"]}}, "1 to 24 hexadecimal digits"),
         ({"controllers": {"time_zone": "Mars/Olympus"}}, "a time zone name"),
+        *(
+            ({"controllers": {"code_page": name}}, "a code page that Python knows")
+            for name in ("cp9999", "utf-16", "cp037", "hex", "rot13", "idna", "unicode_escape")
+        ),
         ({"journal": {"path": "journal.db"}}, "an absolute path"),
         ({"limits": {"message_bytes": 8192}}, "bytes from 65536"),
         ({"limits": {"idle_seconds": "1m"}}, "a number of seconds"),

@@ -10,7 +10,7 @@ import pytest
 
 from ptslink.handshake import signature
 from ptslink.journal.reader import open_reader, summary
-from support.wire import Wire, message, request, sale
+from support.wire import CONTROLLER, Wire, message, request, sale
 
 UPGRADE_ONLY = (
     "Upgrade",
@@ -135,7 +135,7 @@ async def test_a_body_in_pieces_and_expect_continue(serve) -> None:
 async def test_an_unreadable_upload_is_kept_and_answered_with_nothing_confirmed(
     serve, tmp_path
 ) -> None:
-    server = await serve()
+    server = await serve(controllers={"allowed": [CONTROLLER]})
     wire = await Wire.connect(server.port)
     for _ in range(2):
         reply = await wire.ask(post(b"not json"))

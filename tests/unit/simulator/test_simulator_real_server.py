@@ -75,7 +75,10 @@ async def test_the_survey_finds_nothing_failed(url: str) -> None:
 
 @pytest.mark.parametrize(
     "deviation",
-    ["id-as-text", "no-ptsid", "clock-reset", "app-handler-exception=trailing-comma"],
+    [
+        *("id-as-text", "no-ptsid", "clock-reset", "ws-invalid-utf8"),
+        "app-handler-exception=trailing-comma",
+    ],
 )
 async def test_quirks_of_the_field_are_confirmed_all_the_same(url: str, deviation: str) -> None:
     controller = await first(url, deviation)
@@ -85,7 +88,6 @@ async def test_quirks_of_the_field_are_confirmed_all_the_same(url: str, deviatio
 @pytest.mark.parametrize(
     ("deviation", "code"),
     [
-        ("ws-invalid-utf8", 1007),
         ("ws-too-big", 1009),
         ("ws-bad-frame", 1002),
         ("ws-http-after-upgrade", 1002),

@@ -603,6 +603,45 @@ def _dependency(case: Case) -> Match | None:
     )
 
 
+# --- Messages of unknown senders ---------------------------------------------------------------
+
+_NAMELESS = ("no-controller-id", "not-jsonpts")
+_TOO_MANY_NEW = "too-many-new-controllers"
+
+
+def _refused_messages(case: Case) -> Match | None:
+    """Messages that the service answered with an error because of who sent them."""
+    refused: dict[tuple[str, str], int] = {}
+    for event in _events(case, *_NAMELESS, _TOO_MANY_NEW):
+        sender = (str(event["peer"]) or "this machine", str(event["code"]))
+        refused[sender] = refused.get(sender, 0) + 1
+    health = case.fact("service.live", "health")
+    told = health.get("refused_messages") if isinstance(health, dict) else None
+    for one in told["addresses"] if told else ():
+        sender = (str(one["address"]) or "this machine", str(one["reason"]))
+        refused[sender] = max(refused.get(sender, 0), int(one["messages"]))
+    if not refused:
+        return None
+    worst = sorted(refused.items(), key=lambda item: -item[1])[:5]
+    lines = [f"{address}: {count} messages, {code}" for (address, code), count in worst]
+    fix = None
+    if worst[0][0][1] == _TOO_MANY_NEW:
+        limits = service_config(case, "limits")
+        now = int(limits.get("new_controllers_per_address") or 0)
+        fix = Fix(
+            "If these are your controllers, let more new ones in from one address a day; they "
+            "keep their records meanwhile and send them again.",
+            "Uploads of the new controllers are confirmed.",
+            Auto.ASK,
+            ansible={
+                "pts_server_settings": {
+                    "limits": {"new_controllers_per_address": max(500, 2 * now)}
+                }
+            },
+        )
+    return Match(0.92, tuple(lines), ("app-no-confirmation",), fix)
+
+
 _CODE = "It is a fault in the program: send the maintainers the output of scripts/bundle."
 
 CAUSES: tuple[Cause, ...] = (
@@ -775,5 +814,18 @@ CAUSES: tuple[Cause, ...] = (
         ),
         _dependency,
         ("app-handler-exception", "app-no-confirmation"),
+    ),
+    Cause(
+        "app-messages-refused",
+        Layer.APPLICATION,
+        "Messages are refused because no known controller sends them",
+        Fix(
+            "Find out who uses the addresses above. A controller names itself by X-Pts-Id or "
+            "PtsId: update the firmware of one that does neither. Shut out anybody else at the "
+            "firewall.",
+            "Health shows no more refused messages.",
+            Auto.NO,
+        ),
+        _refused_messages,
     ),
 )

@@ -372,12 +372,13 @@ CAUSES: tuple[Cause, ...] = (
         Layer.WS_PROTOCOL,
         "The controller sends text that is not UTF-8",
         Fix(
-            "Write names (station, grades, users) in plain letters on the controller. Until that "
-            "is done, listen.validate_utf8: false lets the server keep such text as it came.",
+            "Write names (station, grades, users) in plain letters on the controller, or set "
+            "pts_server_utf8_validation to false, the default: the server then keeps such text as "
+            "it came, and pts_server_code_page says how it is shown.",
             _STAYS,
             Auto.ASK,
             PROVISION_SERVER,
-            {"pts_server_settings": {"listen": {"validate_utf8": False}}},
+            {"pts_server_utf8_validation": False},
             controller="Names of the station, fuel grades and users",
         ),
         _utf8,
