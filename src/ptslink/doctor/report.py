@@ -1,4 +1,7 @@
-"""A verdict for a person: the answer in the first three lines, 80 columns, any terminal. Pure."""
+"""A verdict for a person: the answer in the first three lines, 80 columns, any terminal. Pure.
+
+Every line is made by :func:`_wrap` or :func:`_command`, which show control characters.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from ptslink.doctor.cause import Auto, Fix
 from ptslink.doctor.evidence import Status
 from ptslink.doctor.finding import Finding
 from ptslink.doctor.verdict import EXAMINED, GUESS, Check, Verdict
+from ptslink.escape import visible
 
 WIDTH = 80
 #: So many of what the records show are told; somebody who reads this has a pump to mend.
@@ -71,6 +75,8 @@ def _head(verdict: Verdict, paint: _Paint) -> list[str]:
         well = "Healthy: nothing found that would break this link."
         if any(_is_blind(check) for check in verdict.checks):
             well = "Healthy as far as could be seen: not everybody could look."
+        elif any(_is_unjudged(check) for check in verdict.checks):
+            well = "Healthy as far as could be judged: some of what was seen made no sense (below)."
         return [paint(well, "good"), *_wrap(where)]
     first = verdict.findings[0]
     sure = f"{first.match.confidence:.0%} sure"
@@ -98,15 +104,18 @@ def _first(finding: Finding, titles: Mapping[str, str], paint: _Paint) -> list[s
 
 def _fix(fix: Fix, indent: str) -> list[str]:
     lines = _wrap(fix.summary, indent)
-    if fix.command:
-        # A command is to be copied: never broken, whatever its length.
-        lines += [f"{indent}    {line}" for line in fix.command.splitlines()]
+    lines += _command(fix, indent)
     for name, value in fix.ansible.items():
         lines += _wrap(f"Ansible: {name}: {_value(value)}", indent)
     if fix.controller:
         lines += _wrap(f"In the controller: {fix.controller}", indent)
     lines += _wrap(f"Once it is right: {fix.expect}", indent)
     return [*lines, *_wrap(_AUTO_WORDS[fix.auto] + ".", indent)]
+
+
+def _command(fix: Fix, indent: str) -> list[str]:
+    """The commands of a fix; they are to be copied: never broken, whatever their length."""
+    return [f"{indent}    {visible(line)}" for line in (fix.command or "").splitlines()]
 
 
 def _value(value: object) -> str:
@@ -122,8 +131,7 @@ def _other(finding: Finding) -> list[str]:
         lines += _wrap(f"Only what follows from {finding.follows}.", "    ")
     else:
         lines += _wrap(finding.fix.summary, "    ")
-        if finding.fix.command:
-            lines += [f"        {line}" for line in finding.fix.command.splitlines()]
+        lines += _command(finding.fix, "    ")
     for piece in finding.match.evidence[:2]:
         lines += _wrap(f"Seen: {piece}", "    ")
     return lines
@@ -167,6 +175,11 @@ def _is_blind(check: Check) -> bool:
     return check.id.endswith(":place.reached")
 
 
+def _is_unjudged(check: Check) -> bool:
+    """Whether it says that the doctor could not judge something."""
+    return check.id.startswith("doctor:") and check.id != EXAMINED
+
+
 def _is_pattern(check: Check) -> bool:
     """Whether it says what the records show; that they show nothing is a check like others."""
     probe = check.id.partition(":")[2]
@@ -180,7 +193,7 @@ def _bullet(text: str) -> list[str]:
 
 def _wrap(text: str, indent: str = "", first: str | None = None) -> list[str]:
     return textwrap.wrap(
-        " ".join(text.split()),
+        visible(" ".join(text.split())),
         WIDTH,
         initial_indent=indent if first is None else first,
         subsequent_indent=indent,
