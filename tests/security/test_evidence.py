@@ -249,6 +249,19 @@ def shown_by_machines() -> Iterator[Case]:
 Place = tuple[str, ...]
 
 
+def of_other_probes(known: set[str]) -> Case:
+    """A case with the piece that has most texts of each probe but the *known* ones."""
+    richest: dict[str, tuple[int, Evidence]] = {}
+    for file in sorted(INJECTED.glob("*.json")):
+        for one in json.loads(file.read_text())["evidence"]:
+            if one["probe"] not in known:
+                facts = cut(one["facts"])
+                texts = len(set(places(facts)))
+                if texts > richest.get(one["probe"], (0,))[0]:
+                    richest[one["probe"]] = (texts, Evidence.from_json({**one, "facts": facts}))
+    return Case("ws://h/", (*BAN.evidence, *(piece for _, piece in richest.values())))
+
+
 def places(value: Any, above: Place = ()) -> Iterator[Place]:
     """Where texts are in facts; what stands in a list is one place."""
     if isinstance(value, dict):
@@ -279,7 +292,9 @@ def changes() -> dict[str, list[Case]]:
     every case and with everything hostile."""
     found: dict[str, list[Case]] = {}
     done: set[tuple[str, Place]] = set()
-    for case in (*hand_made(), *shown_by_machines()):
+    cases = [*hand_made(), *shown_by_machines()]
+    told = {one.probe for case in cases for one in case.evidence if [*places(one.facts)]}
+    for case in (*cases, of_other_probes(told)):
         for probe in dict.fromkeys(one.probe for one in case.evidence):
             of_probe = [one.facts for one in case.evidence if one.probe == probe]
             for at in dict.fromkeys(place for facts in of_probe for place in places(facts)):
@@ -366,12 +381,21 @@ def test_a_verdict_comes_out_whatever_the_facts_are(odd: Any) -> None:
             assert render(found)
 
 
+def test_nesting_that_nobody_can_follow_makes_no_fix_one_to_apply() -> None:
+    deep: Any = "x"
+    for _ in range(sys.getrecursionlimit()):
+        deep = [deep]
+    found = verdict(replace(BAN, evidence=(*BAN.evidence, piece("ws.ping", "site", deep=deep))))
+    ban = next(one for one in found.findings if one.id == "fw-fail2ban-ban")
+    assert ban.fix.auto is Auto.ASK
+    assert remedies(found) == []
+
+
 def test_what_could_not_be_judged_is_named_and_not_called_healthy() -> None:
-    case = Case("x", (*healthy(), piece("nginx.config", sites=[{}])))
-    found = verdict(case)
+    found = verdict(Case("x", (*healthy(), piece("nginx.config", sites=[{}]))))
     assert any(check.id.startswith("doctor:") for check in found.checks)
-    if found.healthy:
-        assert render(found).startswith("Healthy as far as could be judged")
+    assert found.healthy
+    assert render(found).startswith("Healthy as far as could be judged")
 
 
 PRINTED: list[tuple[str, str]] = [

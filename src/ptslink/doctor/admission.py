@@ -289,7 +289,7 @@ def _wrong(piece: Evidence) -> str:
 
 
 def _refused(piece: Evidence, why: str) -> Evidence:
-    who = piece.source or piece.vantage
+    who, why = piece.source or piece.vantage, why[:300]
     seen = f"evidence from {who} was refused: {why}"
     return replace(
         piece, probe=REFUSED, status=Status.UNKNOWN, seen=seen, facts={"source": who, "why": why}

@@ -7,6 +7,7 @@ JSON, and judged elsewhere. Evidence from several vantage points makes one :clas
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,13 +66,16 @@ class Evidence:
         """
         if not isinstance(data["facts"], Mapping):
             raise ValueError("facts is no table")
+        ms = float(data["ms"])
+        if not math.isfinite(ms):
+            raise ValueError("ms is no time")
         return cls(
             probe=str(data["probe"]),
             vantage=str(data["vantage"]),
             status=Status(data["status"]),
             seen=str(data["seen"]),
             facts=dict(data["facts"]),
-            ms=float(data["ms"]),
+            ms=ms,
         )
 
 

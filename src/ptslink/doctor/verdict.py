@@ -153,8 +153,9 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
 
     *seconds* is how long gathering the evidence took; it is only passed on.
     """
-    case = admitted(case)
     broken: list[Check] = []
+    nothing = replace(case, evidence=())
+    case = _guarded(broken, "evidence", nothing, lambda: admitted(case))
     case = _guarded(broken, "strangers", case, lambda: recognized(case))
     found = _guarded(broken, "patterns", list[Evidence](), lambda: patterns(case))
     case = replace(case, evidence=(*case.evidence, *found))
@@ -209,7 +210,8 @@ def _asked(case: Case, causes: Iterable[Cause], broken: list[Check]) -> list[tup
             continue
         fix = match.fix
         if fix is not None and fix.auto is Auto.YES and not _same(fix, cause.fix):
-            without = without or [_guarded(broken, "own", None, lambda: reduced(case))]
+            nothing: Case | None = replace(case, evidence=())
+            without = without or [_guarded(broken, "own", nothing, lambda: reduced(case))]
             if without[0] is not None and not _led_to(fix, cause, without[0]):
                 match = replace(
                     match,
