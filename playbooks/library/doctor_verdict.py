@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -16,7 +15,8 @@ description:
   - >-
     Runs on the control node. Joins the evidence that C(python -m ptslink.doctor.collect) and
     C(python -m ptslink.doctor.probe URL --survey) printed, and returns the doctor's verdict and
-    which of its fixes may be applied unasked.
+    which of its fixes may be applied unasked. A piece of evidence is of the place it came from,
+    whatever it says itself, and only the server speaks of the server.
 options:
   source: {type: path, required: true, description: Directory holding the ptslink package.}
   target: {type: str, required: true, description: What was examined.}
@@ -28,7 +28,11 @@ options:
     description: What each place printed.
     options:
       place: {type: str, required: true, description: "Who looked: a host's name."}
-      vantage: {type: str, required: true, description: "C(server), C(control) or C(site)."}
+      vantage:
+        type: str
+        required: true
+        choices: [site, control, server]
+        description: Where it looked from.
       printed: {type: str, default: "", description: The JSON list it printed.}
       trouble: {type: str, default: "", description: Why it printed nothing.}
 author: ptslink authors
@@ -47,7 +51,11 @@ def main() -> None:
                 "required": True,
                 "options": {
                     "place": {"type": "str", "required": True},
-                    "vantage": {"type": "str", "required": True},
+                    "vantage": {
+                        "type": "str",
+                        "required": True,
+                        "choices": ["site", "control", "server"],
+                    },
                     "printed": {"type": "str", "default": ""},
                     "trouble": {"type": "str", "default": ""},
                 },
@@ -57,6 +65,7 @@ def main() -> None:
     )
     given = module.params
     sys.path.insert(0, given["source"])
+    from ptslink.doctor.admission import read
     from ptslink.doctor.causes import CAUSES
     from ptslink.doctor.evidence import Case, Evidence, Status
     from ptslink.doctor.remedy import remedies
@@ -66,8 +75,13 @@ def main() -> None:
     evidence: list[Any] = []
     for place in given["seen"]:
         try:
-            evidence += [Evidence.from_json(piece) for piece in json.loads(place["printed"])]
-        except (ValueError, KeyError, TypeError) as error:
+            evidence += read(
+                place["printed"],
+                place["place"],
+                vantage=place["vantage"],
+                own=place["vantage"] == "server",
+            )
+        except ValueError as error:
             why = place["trouble"].strip().splitlines()
             said = why[-1] if why else f"what it printed is no evidence ({error})"
             evidence.append(
@@ -76,6 +90,7 @@ def main() -> None:
                     status=Status.SKIPPED,
                     seen=f"{place['place']} could not look: {said}",
                     vantage=place["vantage"],
+                    source=place["place"],
                 )
             )
     verdict = judge(Case(given["target"], evidence), CAUSES, given["seconds"])

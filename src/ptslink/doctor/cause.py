@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ptslink.doctor.commands import Commands
 from ptslink.doctor.evidence import Case, Json
 
 
@@ -41,12 +43,17 @@ class Fix:
     #: What will be seen once it is right.
     expect: str
     auto: Auto = Auto.NO
-    #: The exact command, where a command does it.
-    command: str | None = None
+    #: The exact commands, where commands do it; what a person has to do is said in the summary.
+    commands: Commands = ()
     #: Ansible variables to set, where provisioning does it.
     ansible: Mapping[str, Json] = field(default_factory=dict)
     #: The field in the controller's own pages, where the controller is to be changed.
     controller: str | None = None
+
+    @property
+    def command(self) -> str | None:
+        """The commands as a person may enter them, a line each; None where there is none."""
+        return "\n".join(map(shlex.join, self.commands)) or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
+from ptslink.doctor.admission import ELSEWHERE, VANTAGES, is_port, read
 from ptslink.doctor.capture import CaptureError
 from ptslink.doctor.capture import gather as capture_evidence
 from ptslink.doctor.causes import CAUSES
@@ -226,7 +227,9 @@ def gathered(asked: Asked, say: Callable[[str], None]) -> list[Evidence]:
     Raises:
         DoctorError, TargetError, CaptureError: something asked for cannot be looked at.
     """
-    evidence = [piece for file in asked.files for piece in read_evidence(file)]
+    # With --server this server speaks for itself, and no file does.
+    places = ELSEWHERE if asked.server else VANTAGES
+    evidence = [piece for file in asked.files for piece in read_evidence(file, places)]
     ports = asked.ports
     if asked.url:
         ports = ports or (parse_target(asked.url).port,)
@@ -274,18 +277,15 @@ def _who(asked: Asked) -> dict[str, str | None]:
         raise DoctorError(str(error)) from error
 
 
-def read_evidence(file: Path) -> list[Evidence]:
-    """Evidence saved by ``--save-evidence``.
+def read_evidence(file: Path, places: Sequence[str] = VANTAGES) -> list[Evidence]:
+    """Evidence saved by ``--save-evidence``, of any of *places*.
 
     Raises:
-        DoctorError: the file is not such a list; names the file and the place.
+        DoctorError: the file is not such a list; names the file and what is wrong.
     """
     try:
-        data = json.loads(file.read_text())
-        if not isinstance(data, list):
-            raise ValueError("not a list")
-        return [Evidence.from_json(item) for item in data]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read(file.read_text(), str(file), places=places)
+    except (OSError, ValueError) as error:
         raise DoctorError(
             f"{file}: not evidence of the doctor ({type(error).__name__}: {error}); "
             "accepted is what --save-evidence writes"
@@ -297,7 +297,7 @@ def _ports_seen(evidence: Iterable[Evidence]) -> tuple[int, ...]:
     tried = [
         piece.facts["port"]
         for piece in evidence
-        if piece.probe == "tcp.connect" and isinstance(piece.facts.get("port"), int)
+        if piece.probe == "tcp.connect" and is_port(piece.facts.get("port"))
     ]
     return tuple(dict.fromkeys(tried))
 

@@ -7,6 +7,7 @@ JSON, and judged elsewhere. Evidence from several vantage points makes one :clas
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,10 @@ class Evidence:
     ms: float = 0.0
     #: Where it was seen from: ``site``, ``control`` or ``server``.
     vantage: str = "site"
+    #: What it was read from, as whoever joined it knows: a host, a file; empty: seen from here.
+    source: str = ""
+    #: Whether whoever judges saw it or fetched it himself; a file may say anything.
+    own: bool = True
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -54,14 +59,23 @@ class Evidence:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Evidence:
-        """Read what :meth:`to_json` wrote; ValueError or KeyError name what does not fit."""
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: it does not fit; says where.
+        """
+        if not isinstance(data["facts"], Mapping):
+            raise ValueError("facts is no table")
+        ms = float(data["ms"])
+        if not math.isfinite(ms):
+            raise ValueError("ms is no time")
         return cls(
             probe=str(data["probe"]),
             vantage=str(data["vantage"]),
             status=Status(data["status"]),
             seen=str(data["seen"]),
             facts=dict(data["facts"]),
-            ms=float(data["ms"]),
+            ms=ms,
         )
 
 

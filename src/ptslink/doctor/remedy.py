@@ -1,8 +1,8 @@
 """Which fixes of a verdict may be applied unasked, and how. Pure.
 
 Only fixes of class ``yes``, of findings that are known rather than guessed and are not the mere
-aftermath of another. A fix whose text still holds a placeholder for something the evidence did not
-tell (``PORT``, ``LOGIN``) is refused and says so: a person has to fill it in.
+aftermath of another. A fix that still holds a placeholder for something the evidence did not tell
+(``PORT``, ``LOGIN``) is refused and says so: a person has to fill it in.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ptslink.doctor.cause import Auto
+from ptslink.doctor.commands import Commands
 from ptslink.doctor.evidence import Json
 from ptslink.doctor.finding import Finding
 from ptslink.doctor.verdict import GUESS, Verdict
 
-#: Provisioning again is the fix: the whole site.yml is run, whatever tags the text names.
-_PROVISION = "ansible-playbook "
+#: Provisioning again is the fix: the whole site.yml is run, whatever tags the command names.
+_PROVISION = "ansible-playbook"
 _PLACEHOLDER = re.compile(
-    r"\b(?:ADDRESS|FILE|HOST|INVENTORY|JAIL|LOGIN|NAME|PASSWORD|PATH|PORT|PROXY_ADDRESS|SITE)\b"
+    r"\b(?:ADDRESS|FILE|HOST|INVENTORY|JAIL|LOGIN|NAME|PASSWORD|PATH|PID|PORT|PROXY_ADDRESS|SITE)\b"
 )
-_PROSE = re.compile(r"^[\w-]+:\s|\s\.\.\.(?:\s|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Remedy:
 
     id: str
     summary: str
-    #: A shell line for the server, as root; empty where none is needed.
-    command: str = ""
+    #: What to run on the server, as root and without a shell; empty where nothing is needed.
+    commands: Commands = ()
     #: Ansible variables to provision with.
     variables: tuple[tuple[str, Json], ...] = ()
     #: Whether the server is to be provisioned again.
@@ -43,7 +43,7 @@ class Remedy:
         return {
             "id": self.id,
             "summary": self.summary,
-            "command": self.command,
+            "commands": [list(command) for command in self.commands],
             "variables": dict(self.variables),
             "provision": self.provision,
             "refused": self.refused,
@@ -64,20 +64,16 @@ def remedies(verdict: Verdict) -> list[Remedy]:
 
 def _remedy(finding: Finding) -> Remedy:
     fix = finding.fix
-    command = (fix.command or "").strip()
-    provision = bool(fix.ansible) or command.startswith(_PROVISION)
-    if command.startswith(_PROVISION):
-        command = ""
-    missing = sorted({*_PLACEHOLDER.findall(command), *_placeholders(fix.ansible)})
+    commands = tuple(command for command in fix.commands if command[0] != _PROVISION)
+    provision = bool(fix.ansible) or commands != fix.commands
+    missing = sorted(_placeholders([commands, fix.ansible]))
     refused = ""
     if missing:
         refused = f"{', '.join(missing)} is for a person to fill in"
-    elif _PROSE.search(command):
-        refused = f"not a command to run as it is: {command}"
-    elif not command and not provision:
+    elif not commands and not provision:
         refused = "the cause names neither a command nor a variable"
     return Remedy(
-        finding.id, fix.summary, command, tuple(fix.ansible.items()), provision, refused
+        finding.id, fix.summary, commands, tuple(fix.ansible.items()), provision, refused
     )  # fmt: skip
 
 

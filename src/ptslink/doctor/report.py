@@ -75,6 +75,8 @@ def _head(verdict: Verdict, paint: _Paint) -> list[str]:
         well = "Healthy: nothing found that would break this link."
         if any(_is_blind(check) for check in verdict.checks):
             well = "Healthy as far as could be seen: not everybody could look."
+        elif any(_is_unjudged(check) for check in verdict.checks):
+            well = "Healthy as far as could be judged: some of what was seen made no sense (below)."
         return [paint(well, "good"), *_wrap(where)]
     first = verdict.findings[0]
     sure = f"{first.match.confidence:.0%} sure"
@@ -171,6 +173,11 @@ def _told(checks: Iterable[Check]) -> list[str]:
 def _is_blind(check: Check) -> bool:
     """Whether it says that a place could not look at all."""
     return check.id.endswith(":place.reached")
+
+
+def _is_unjudged(check: Check) -> bool:
+    """Whether it says that the doctor could not judge something."""
+    return check.id.startswith("doctor:") and check.id != EXAMINED
 
 
 def _is_pattern(check: Check) -> bool:

@@ -11,9 +11,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
+from ptslink.doctor.admission import is_host, is_port
 from ptslink.doctor.attempts import attempts
 from ptslink.doctor.cause import Auto, Fix, Layer, Match
+from ptslink.doctor.commands import PROVISION_NGINX, RELOAD, Commands, journal
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 from ptslink.doctor.finding import Finding
 from ptslink.doctor.pattern import link_location
@@ -21,8 +24,8 @@ from ptslink.doctor.pattern import link_location
 #: The layer and what was seen are certain, the cause is not.
 CONFIDENCE = 0.6
 
-_SERVER = "sudo ptslink doctor --server"
-_PROVISION = "ansible-playbook -i INVENTORY site.yml"
+_SERVER: Commands = (("sudo", "ptslink", "doctor", "--server"),)
+_RECORDS: Commands = (("ptslink", "doctor", "--pattern"),)
 _WORKS = "The upgrade is answered with 101, and pings are answered on the link."
 #: Layers in which what the server's own tries show says more than the step that failed.
 _NARROWED = (Layer.PROXY, Layer.HTTP_UPGRADE, Layer.WS_PROTOCOL, Layer.APPLICATION)
@@ -116,9 +119,9 @@ def _other_side(case: Case, what: str) -> str:
     return "Repeat it from a second network (a phone's hotspot) and compare."
 
 
-def _next(case: Case) -> str | None:
+def _next(case: Case) -> Commands:
     """The command for the place that has not looked yet."""
-    return _SERVER if "server" not in case.vantages() else None
+    return _SERVER if "server" not in case.vantages() else ()
 
 
 def _told(failed: Evidence, key: str) -> Json:
@@ -167,8 +170,8 @@ def _nginx_stopped(failed: Evidence, case: Case) -> Place | None:
     who = f"{holder.get('process') or 'something'} (pid {holder.get('pid')})"
     if holder.get("process") in ("ptslink", "nginx"):
         return None
-    unit = holder.get("unit")
-    stop = f"systemctl disable --now {unit}" if unit else f"kill {holder.get('pid')}"
+    unit, pid = holder.get("unit"), str(holder.get("pid") or "PID")
+    stop = ("systemctl", "disable", "--now", str(unit)) if unit else ("kill", pid)
     return Place(
         Layer.PROXY,
         f"nginx does not run, and another program has its port {port}: {who}",
@@ -177,7 +180,7 @@ def _nginx_stopped(failed: Evidence, case: Case) -> Place | None:
             "nginx.",
             f"nginx listens on port {port}. {_WORKS}",
             Auto.ASK,
-            command=f"ps -fp {holder.get('pid')}; {stop} && systemctl start nginx",
+            commands=(("ps", "-fp", pid), stop, ("systemctl", "start", "nginx")),
         ),
         (process.seen, f"net.listeners from server: port {port} is held by {who}"),
     )
@@ -191,7 +194,7 @@ def _in_service(own: Evidence) -> Place:
             "The network and nginx are not to blame. Read the service's journal around this "
             "time; if it hangs, keep what the second command prints before it is restarted.",
             _WORKS,
-            command="journalctl -u ptslink -n 100 --no-pager; systemctl status ptslink",
+            commands=(journal("ptslink"), ("systemctl", "status", "ptslink")),
         ),
         (f"asked directly, without nginx: {own.seen}",),
     )
@@ -213,8 +216,10 @@ def _in_nginx(own: Evidence, service: Evidence, case: Case) -> Place:
                 "error log says last. A restart cuts every link that nginx holds.",
                 _WORKS,
                 Auto.ASK,
-                command="ps -C nginx -o pid,stat,wchan:20,etime,args; "
-                "tail -n 20 /var/log/nginx/error.log",
+                commands=(
+                    ("ps", "-C", "nginx", "-o", "pid,stat,wchan:20,etime,args"),
+                    ("tail", "-n", "20", "/var/log/nginx/error.log"),
+                ),
             ),
             tuple(seen),
         )
@@ -226,7 +231,7 @@ def _in_nginx(own: Evidence, service: Evidence, case: Case) -> Place:
             "Provisioning writes the site of the link anew and leaves other files alone.",
             _WORKS,
             Auto.ASK,
-            command=_PROVISION + " --tags nginx_proxy",
+            commands=PROVISION_NGINX,
         ),
         tuple(seen),
     )
@@ -270,7 +275,7 @@ def _in_firewall(failed: Evidence, case: Case) -> Place | None:
             "the link is tried. Without it, or with an exception for the link's port, try again.",
             _WORKS,
             Auto.ASK,
-            command="nft list ruleset | less; iptables-save -c | less",
+            commands=(("nft", "-a", "list", "ruleset"), ("iptables-save", "-c")),
         ),
         tuple(f"net.firewall from server: may apply: {rule}" for rule in rules[:3]),
     )
@@ -310,28 +315,38 @@ def _on_the_way(failed: Evidence, own: Evidence, case: Case) -> Place:
     )  # fmt: skip
 
 
+def _host(case: Case) -> str:
+    """The host that was tried, fit for a command."""
+    try:
+        target = case.target if "://" in case.target else f"//{case.target}"
+        host = urlsplit(target).hostname or ""
+    except ValueError:
+        host = ""
+    return host if is_host(host) else "HOST"
+
+
 # --- By the step alone -------------------------------------------------------------------------
 
 
 def _dns(_failed: Evidence, case: Case) -> tuple[str, Fix]:
     said = [p for p in case.all("dns.server") if p.facts.get("rcode") not in (None, "NOERROR")]
-    name = case.target.partition("://")[2].partition("/")[0].rpartition(":")[0] or case.target
+    name = _host(case)
     if said:
-        word, server = said[0].facts["rcode"], said[0].facts["server"]
+        word, server = said[0].facts["rcode"], str(said[0].facts["server"])
         return f"The name server answers {word} for the server's name", Fix(
             f"{server} is reached and says {word}: SERVFAIL means that the domain's own name "
             "servers fail or its signatures (DNSSEC) are broken, REFUSED that this name server "
             "is not for this network. Ask whoever runs the domain, or the name server; until it "
             "is mended a controller can be given the IP address.",
             "The name resolves to the server's address within a fraction of a second.",
-            command=f"dig {name} @{server}; dig {name} @9.9.9.9",
+            commands=(("dig", name, f"@{server}"), ("dig", name, "@9.9.9.9")),
             controller="RemoteServerConfiguration: IpAddress instead of DomainName",
         )
     return "The server's name does not resolve here", Fix(
         "Compare the answer with that of another resolver and from another network; until it is "
         "mended a controller can be given the IP address instead of the name.",
         "The name resolves to the server's address within a fraction of a second.",
-        command=f"getent ahosts {name}",
+        commands=(("getent", "ahosts", name),),
         controller="RemoteServerConfiguration: IpAddress instead of DomainName",
     )
 
@@ -341,7 +356,10 @@ def _route(_failed: Evidence, case: Case) -> tuple[str, Fix]:
         "Check address, mask and gateway of this network, then the path hop by hop. "
         + _other_side(case, "anything arrives at all"),
         "The server's address answers from here.",
-        command="ip route get SERVER_ADDRESS; tracepath -n SERVER_ADDRESS",
+        commands=(
+            ("ip", "route", "get", "SERVER_ADDRESS"),
+            ("tracepath", "-n", "SERVER_ADDRESS"),
+        ),
     )
 
 
@@ -371,19 +389,20 @@ def _tcp(failed: Evidence, case: Case) -> tuple[str, Fix]:
         _other_side(case, what)
         + " Check that the port the controller dials is the one that is served.",
         f"TCP port {port} accepts a connection from the controller's network.",
-        command=_next(case),
+        commands=_next(case),
     )
 
 
 def _tls(failed: Evidence, case: Case) -> tuple[str, Fix]:
-    port = _told(failed, "port") or 443
-    host = case.target.partition("://")[2].partition("/")[0].rpartition(":")[0] or "HOST"
+    port, host = _told(failed, "port"), _host(case)
+    named = f"[{host}]" if ":" in host else host
+    where = f"{named}:{port if is_port(port) else 443}"
     return "The TLS handshake fails", Fix(
         "Compare what the server offers (versions, suites, certificate chain, names, dates) with "
         "what the controller can do, and look for the handshake in nginx's error log at level "
         "info. " + _other_side(case, "the handshake reaches nginx and how it ends there"),
         "A TLS 1.2 handshake with the server's name completes and the certificate verifies.",
-        command=f"openssl s_client -connect {host}:{port} -servername {host} -tls1_2 </dev/null",
+        commands=(("openssl", "s_client", "-connect", where, "-servername", host, "-tls1_2"),),
     )
 
 
@@ -395,14 +414,14 @@ def _http(failed: Evidence, case: Case) -> tuple[str, Fix]:
             "See who answered (Server and Via headers, the words of the body): nginx, the "
             "service, or somebody between. " + look,
             "The upgrade is answered with 101 and the right Sec-WebSocket-Accept.",
-            command=_next(case),
+            commands=_next(case),
         )
     if failed.facts.get("first_bytes"):
         return f"What answers on port {port} does not speak HTTP", Fix(
             "Another program listens there, or the port forward leads to another machine. On "
             "the server see what has the port. " + look,
             "The upgrade is answered with 101 and the right Sec-WebSocket-Accept.",
-            command=f"ss -ltnp 'sport = :{port}'",
+            commands=(("ss", "-ltnp", *([f"sport = :{port}"] if is_port(port) else [])),),
         )
     ended = _told(failed, "ended")
     title = {
@@ -420,7 +439,7 @@ def _http(failed: Evidence, case: Case) -> tuple[str, Fix]:
     return title, Fix(
         why + look,
         "The upgrade is answered with 101 and the right Sec-WebSocket-Accept.",
-        command=_next(case),
+        commands=_next(case),
     )
 
 
@@ -437,7 +456,7 @@ def _ws(failed: Evidence, case: Case) -> tuple[str, Fix]:
             "Those are its own words: look for them in the program that answers there, its "
             "configuration and its log. " + look,
             _WORKS,
-            command=_next(case) or "ptslink doctor --pattern",
+            commands=_next(case) or _RECORDS,
         )
     how = {
         "rst": f"The link is made and then reset{when}",
@@ -448,7 +467,7 @@ def _ws(failed: Evidence, case: Case) -> tuple[str, Fix]:
         "Compare the time with the configured timers, and find out who ends it: the service, "
         "nginx, or a firewall or proxy on the way. " + look,
         "The connection outlives an idle period and pings are answered.",
-        command=_next(case) or "ptslink doctor --pattern",
+        commands=_next(case) or _RECORDS,
     )
 
 
@@ -466,7 +485,7 @@ def _loop(failed: Evidence, case: Case) -> tuple[str, Fix]:
         timer + ender + "Take its packets for some minutes and read them. "
         + _other_side(case, "the site sees the same"),
         "The controller's link lasts; no new end of it is on record.",
-        command="ansible-playbook -i INVENTORY playbooks/capture.yml",
+        commands=(("ansible-playbook", "-i", "INVENTORY", "playbooks/capture.yml"),),
     )  # fmt: skip
 
 
@@ -476,12 +495,12 @@ def _proxy(failed: Evidence, _case: Case) -> tuple[str, Fix]:
             "Start it; if it does not stay, its journal says why.",
             "nginx runs, and the upgrade is answered with 101 on its port.",
             Auto.ASK,
-            command="systemctl enable --now nginx || journalctl -u nginx -n 20 --no-pager",
+            commands=(("systemctl", "enable", "--now", "nginx"), journal("nginx", lines=20)),
         )
     return "nginx in front of the service is not as it should be", Fix(
         "Read the lines above, test the configuration and reload (never restart) once it passes.",
         "nginx -t passes, nginx runs, and the upgrade is answered with 101 on its port.",
-        command="nginx -t && systemctl reload nginx",
+        commands=RELOAD,
     )
 
 
@@ -491,12 +510,12 @@ def _application(failed: Evidence, _case: Case) -> tuple[str, Fix]:
             "What is common to them broke: the service, nginx, this machine or its line. Read "
             "both journals around that moment.",
             "The controllers are connected again.",
-            command="journalctl -u ptslink -u nginx -n 100 --no-pager",
+            commands=(journal("ptslink", "nginx"),),
         )
     return "The ptslink service itself is not well", Fix(
         "Read the service's own journal around the time of the fault.",
         "The unit is active, /ready answers 200, and controllers stay connected.",
-        command="journalctl -u ptslink -n 100 --no-pager",
+        commands=(journal("ptslink"),),
     )
 
 

@@ -11,22 +11,31 @@ The order of the findings, root cause first:
 
 Where two causes both match and the better founded one rules the other out, the other is dropped.
 
+A fix may be applied unasked only where the server's own evidence leads to it: where another place
+has told a value that the server does not know, somebody is asked first.
+
+Evidence is what other machines sent. Whatever it holds, a verdict comes out: a step or a cause that
+cannot work with it becomes a check that says so.
+
 The list of causes is not closed. When a step of the link fails and no finding explains it, a
 generic finding of the right layer stands in, with advice for that layer and what was seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from ptslink.doctor.cause import Cause, Layer, Match
+from ptslink.doctor.admission import REFUSED, admitted, reduced
+from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 from ptslink.doctor.finding import Finding
 from ptslink.doctor.link_seen import unexamined
 from ptslink.doctor.pattern import patterns
 from ptslink.doctor.stranger import recognized
-from ptslink.doctor.unlisted import unlisted
+from ptslink.doctor.unlisted import CONFIDENCE, unlisted
+from ptslink.escape import visible
 
 #: Below this a finding is a guess: shown, but never ahead of what is known.
 GUESS = 0.5
@@ -80,6 +89,9 @@ _BYSTANDERS = frozenset({"host-clock-wrong", "host-auto-upgrade", "app-messages-
 
 #: The check that is there only where nothing of a link was seen; it says why.
 EXAMINED = "doctor:examined"
+#: The finding of evidence that was not let in, and how many reasons it tells.
+EVIDENCE_REFUSED, MOST_REASONS = "evidence-refused", 20
+_Got = TypeVar("_Got")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +133,16 @@ class Verdict:
         """The report as data: keys and types are a promise to programs."""
         return {
             "healthy": self.healthy and self.examined,
-            "target": self.target,
+            "target": visible(self.target),
             "vantage": list(self.vantages),
             "duration_s": round(self.seconds, 1),
             "findings": [_finding_json(finding) for finding in self.findings],
             "checks": [
-                {"id": check.id, "status": check.status.value, "seen": check.seen}
+                {
+                    "id": visible(check.id),
+                    "status": check.status.value,
+                    "seen": visible(check.seen),
+                }
                 for check in self.checks
             ],
         }
@@ -137,24 +153,33 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
 
     *seconds* is how long gathering the evidence took; it is only passed on.
     """
-    case = recognized(case)
-    case = replace(case, evidence=(*case.evidence, *patterns(case)))
-    matched, broken = _asked(case, causes)
-    findings = _ordered(_not_excluded(matched))
-    if why := unexamined(case):
+    broken: list[Check] = []
+    nothing = replace(case, evidence=())
+    case = _guarded(broken, "evidence", nothing, lambda: admitted(case))
+    case = _guarded(broken, "strangers", case, lambda: recognized(case))
+    found = _guarded(broken, "patterns", list[Evidence](), lambda: patterns(case))
+    case = replace(case, evidence=(*case.evidence, *found))
+    matched = _asked(case, causes, broken)
+    findings = _guarded(broken, "order", list[Finding](), lambda: _ordered(_not_excluded(matched)))
+    if why := _guarded(broken, "examined", "", lambda: unexamined(case)):
         broken.append(Check(EXAMINED, Status.UNKNOWN, why))
-    failed = _unexplained(case, findings)
+    failed = _unexplained(case, findings, broken)
     if failed is not None:
         # What failed in the link is what the person came for: it goes before findings that do
         # not explain it (a clock, a setting that would bite later).
-        findings = [unlisted(failed[0], failed[1], case), *findings]
+        layer, piece = failed
+        generic = _generic(layer, piece)
+        findings = [
+            _guarded(broken, "unlisted", generic, lambda: unlisted(layer, piece, case)),
+            *findings,
+        ]
     return Verdict(
         target=case.target,
         # Who could not look at all has seen nothing.
         vantages=tuple(
             dict.fromkeys(p.vantage for p in case.evidence if p.status is not Status.SKIPPED)
         ),
-        findings=tuple(findings),
+        findings=(*findings, *_refused(case)),
         checks=tuple(
             Check(f"{piece.vantage}:{piece.probe}", piece.status, piece.seen)
             for piece in case.evidence
@@ -164,21 +189,79 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
     )
 
 
-def _asked(case: Case, causes: Iterable[Cause]) -> tuple[list[tuple[Cause, Match]], list[Check]]:
-    """What matches, and which causes could not be judged: one mistake of ours, or evidence of
-    another version, must not cost the whole verdict."""
+def _guarded(broken: list[Check], step: str, instead: _Got, work: Callable[[], _Got]) -> _Got:
+    """What *work* gives; *instead*, and a check among *broken*, where it cannot: one mistake of
+    ours, or evidence of another version, must not cost the whole verdict."""
+    try:
+        return work()
+    except Exception as error:
+        why = f"could not be judged: {type(error).__name__}: {error}"
+        broken.append(Check(f"doctor:{step}", Status.UNKNOWN, why))
+        return instead
+
+
+def _asked(case: Case, causes: Iterable[Cause], broken: list[Check]) -> list[tuple[Cause, Match]]:
+    """What matches; what cannot be judged goes among *broken*."""
     matched: list[tuple[Cause, Match]] = []
-    broken: list[Check] = []
+    without: list[Case | None] = []
     for cause in causes:
-        try:
-            match = cause.judge(case)
-        except Exception as error:
-            why = f"could not be judged: {type(error).__name__}: {error}"
-            broken.append(Check(f"doctor:{cause.id}", Status.UNKNOWN, why))
+        match = _guarded(broken, cause.id, None, lambda cause=cause: cause.judge(case))  # type: ignore[misc]
+        if match is None:
             continue
-        if match is not None:
-            matched.append((cause, match))
-    return matched, broken
+        fix = match.fix
+        if fix is not None and fix.auto is Auto.YES and not _same(fix, cause.fix):
+            nothing: Case | None = replace(case, evidence=())
+            without = without or [_guarded(broken, "own", nothing, lambda: reduced(case))]
+            if without[0] is not None and not _led_to(fix, cause, without[0]):
+                match = replace(
+                    match,
+                    fix=replace(fix, auto=Auto.ASK),
+                    evidence=(*match.evidence, "What to change was not told by the server alone."),
+                )
+        matched.append((cause, match))
+    return matched
+
+
+def _same(one: Fix, other: Fix) -> bool:
+    """Whether both do the same."""
+    return (one.commands, one.ansible) == (other.commands, other.ansible)
+
+
+def _led_to(fix: Fix, cause: Cause, case: Case) -> bool:
+    """Whether *case* leads to the same fix."""
+    try:
+        match = cause.judge(case)
+    except Exception:
+        return False
+    return match is not None and _same(match.fix or cause.fix, fix)
+
+
+def _generic(layer: Layer, failed: Evidence) -> Finding:
+    """The finding where nothing more can be said than what failed."""
+    return Finding(
+        f"unlisted-{layer.value}", layer, f"{failed.probe} fails from {failed.vantage}",
+        Match(CONFIDENCE, (failed.seen,)),
+        Fix("Look at this step of the link from a second place.", "It goes well."),
+    )  # fmt: skip
+
+
+def _refused(case: Case) -> list[Finding]:
+    """The finding of evidence that was not let in. It explains nothing, so it comes last."""
+    reasons = [piece.seen for piece in case.evidence if piece.probe == REFUSED]
+    if not reasons:
+        return []
+    more = len(reasons) - MOST_REASONS
+    return [
+        Finding(
+            EVIDENCE_REFUSED, Layer.HOST, "Evidence was refused: it is not what the doctor writes",
+            Match(1.0, (*reasons[:MOST_REASONS], *([f"and {more} more"] if more > 0 else []))),
+            Fix(
+                "Nothing is inferred from what was refused. Look who can write on the machine it "
+                "came from, and run the doctor there again, of the same release as here.",
+                "No evidence is refused.",
+            ),
+        )
+    ]  # fmt: skip
 
 
 def _not_excluded(matched: list[tuple[Cause, Match]]) -> list[tuple[Cause, Match]]:
@@ -254,15 +337,20 @@ def _parents(matched: Sequence[tuple[Cause, Match]]) -> dict[str, str]:
     return parent
 
 
-def _unexplained(case: Case, findings: Sequence[Finding]) -> tuple[Layer, Evidence] | None:
+def _unexplained(
+    case: Case, findings: Sequence[Finding], broken: list[Check]
+) -> tuple[Layer, Evidence] | None:
     """The outermost failing step of the link that no finding worth the name explains."""
+
+    def step(piece: Evidence) -> Layer | None:
+        if piece.status is not Status.FAILED or not counts(piece):
+            return None
+        return None if _connected_later(piece, case) else layer_of(piece)
+
     steps = [
         (layer, piece)
         for piece in case.evidence
-        if piece.status is Status.FAILED
-        and (layer := layer_of(piece)) is not None
-        and counts(piece)
-        and not _connected_later(piece, case)
+        if (layer := _guarded(broken, piece.probe, None, lambda piece=piece: step(piece)))  # type: ignore[misc]
     ]
     if not steps:
         return None
@@ -308,13 +396,13 @@ def _finding_json(finding: Finding) -> dict[str, Json]:
     return {
         "id": finding.id,
         "layer": finding.layer.value,
-        "title": finding.title,
+        "title": visible(finding.title),
         "confidence": round(finding.match.confidence, 2),
-        "evidence": list(finding.match.evidence),
+        "evidence": [visible(line) for line in finding.match.evidence],
         "ruled_out": list(finding.match.ruled_out),
         "fix": {
-            "summary": " ".join(words),
-            "command": fix.command,
+            "summary": visible(" ".join(words)),
+            "command": fix.command and visible(fix.command, keep="\n"),
             "ansible": dict(fix.ansible),
             "auto": fix.auto.value,
         },

@@ -64,7 +64,7 @@ def healthy() -> list[Evidence]:
         piece("dns.resolve", "site", host=SERVER, is_address=True, addresses=[SERVER], errno=None),
         piece("route.links", "site", interfaces=[{"name": "eth0", "up": True}]),
         connect(),
-        piece("http.upgrade", "site", status=101),
+        Evidence("http.upgrade", Status.OK, "101", {"status": 101}, 1.0, "site"),
         piece("net.counters", counters=counters, at=1.0),
         piece("net.watch", seconds=3.0, ports=[80], syn_in={SITE: {"80": 3}},
               syn_ack_out={SITE: {"80": 3}}, rst_out={}, rst_in={}, icmp_out={}),

@@ -27,12 +27,16 @@ from unit.doctor.outer_cases import (
     piece,
     unit,
 )
+from unit.doctor.programs import assert_runnable
 
 CASES = sorted((Path(__file__).parent / "injected").glob("*.json"))
 
 
 def named(case: Case) -> list[str]:
-    return [finding.id for finding in judge(case, CAUSES).findings]
+    found = judge(case, CAUSES).findings
+    for finding in found:
+        assert_runnable(finding.fix)
+    return [finding.id for finding in found]
 
 
 def test_a_healthy_link_has_no_finding() -> None:

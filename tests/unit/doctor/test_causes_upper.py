@@ -18,6 +18,7 @@ from ptslink.handshake.head import HeadError, head_end, looks_wrong, parse_head
 from ptslink.handshake.judge import Profile, Rules
 from ptslink.handshake.judge import judge as judge_head
 from ptslink.simulator.misbehave import bend
+from unit.doctor.programs import assert_runnable
 from unit.doctor.traces import (
     CONTROLLER,
     NOW,
@@ -36,7 +37,10 @@ def verdict(*evidence: Evidence) -> Verdict:
 
 
 def named(*evidence: Evidence) -> list[str]:
-    return [finding.id for finding in verdict(*evidence).findings]
+    found = verdict(*evidence).findings
+    for finding in found:
+        assert_runnable(finding.fix)
+    return [finding.id for finding in found]
 
 
 CONFIG = service_config(keepalive={"ping_interval_seconds": 20.0, "ping_timeout_seconds": 20.0})

@@ -95,7 +95,7 @@ def test_what_cannot_be_done_is_named_and_exits_2(arguments: list[str], words: s
     assert words in done.output
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"probe": "x"}]', '[{"status": "odd"}]'])
+@pytest.mark.parametrize("text", ["", "{}", '"x"', "[" * 100_000])
 def test_a_file_that_holds_no_evidence_is_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "odd.json"
     file.write_text(text)

@@ -90,7 +90,7 @@ def test_health_is_one_line() -> None:
 
 
 def test_an_empty_examination_is_not_called_healthy() -> None:
-    empty = judge(Case("x", (Evidence("a.b", Status.SKIPPED, "may not"),)), ())
+    empty = judge(Case("x", (Evidence("ws.ping", Status.SKIPPED, "may not"),)), ())
     assert render(empty).startswith("Nothing could be examined.")
 
 

@@ -102,8 +102,8 @@ def test_what_only_follows_is_marked() -> None:
     assert [finding.follows for finding in verdict.findings] == [None, "disk"]
 
 
-def failed(probe: str, **facts: object) -> Evidence:
-    return Evidence(probe, Status.FAILED, f"{probe} failed", facts, 10.0)
+def failed(probe: str, vantage: str = "site", **facts: object) -> Evidence:
+    return Evidence(probe, Status.FAILED, f"{probe} failed", facts, 10.0, vantage)
 
 
 # a failing step that nothing explains -> the layer that stands in
@@ -114,8 +114,8 @@ UNLISTED = [
     (failed("tls.handshake"), "unlisted-tls"),
     (failed("http.upgrade", status=418), "unlisted-http-upgrade"),
     (failed("ws.idle"), "unlisted-ws-protocol"),
-    (failed("nginx.process"), "unlisted-proxy"),
-    (failed("service.live"), "unlisted-application"),
+    (failed("nginx.process", "server"), "unlisted-proxy"),
+    (failed("service.live", "server"), "unlisted-application"),
 ]
 
 
@@ -164,7 +164,9 @@ def test_skipped_probes_prove_nothing() -> None:
 
 
 def test_json_has_the_promised_shape() -> None:
-    fix = Fix("Set it.", "It lives.", Auto.ASK, "do it", {"role_thing": 5}, "Page: Field")
+    fix = Fix(
+        "Set it.", "It lives.", Auto.ASK, (("do", "it all"),), {"role_thing": 5}, "Page: Field"
+    )
     match = Match(0.951, ("line",), ("other",), fix)
     one = Cause("a", Layer.PROXY, "T", Fix("-", "-"), lambda _case: match)
     data = judge(Case("ws://h/", (CONNECTED,)), (one,), 3.21).to_json()
@@ -183,7 +185,7 @@ def test_json_has_the_promised_shape() -> None:
                 "ruled_out": ["other"],
                 "fix": {
                     "summary": "Set it. In the controller: Page: Field Once right: It lives.",
-                    "command": "do it",
+                    "command": "do 'it all'",
                     "ansible": {"role_thing": 5},
                     "auto": "ask",
                 },

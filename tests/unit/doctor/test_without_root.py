@@ -28,7 +28,11 @@ OWNERLESS = (
 def test_a_refused_journal_is_skipped_with_the_reason(refusal: Output) -> None:
     machine = FakeMachine({"journalctl": refusal}, root=False)
     watch = Stopwatch()
-    found = [*host._journal(machine, watch, host.UNITS), network._limited(machine, watch)]
+    found = [
+        host._oom(machine, watch),
+        host._trouble(machine, watch, host.UNITS),
+        network._limited(machine, watch),
+    ]
     assert {piece.probe: piece.status for piece in found} == dict.fromkeys(
         ("host.oom", "host.trouble", "net.limited"), Status.SKIPPED
     )
@@ -41,7 +45,8 @@ def test_a_refused_journal_is_skipped_with_the_reason(refusal: Output) -> None:
 def test_no_line_that_fits_is_not_a_refusal() -> None:
     assert journal_refused(NO_MATCH) == ""
     machine = FakeMachine({"journalctl": NO_MATCH})
-    found = list(host._journal(machine, Stopwatch(), host.UNITS))
+    watch = Stopwatch()
+    found = [host._oom(machine, watch), host._trouble(machine, watch, host.UNITS)]
     assert [piece.status for piece in found] == [Status.OK, Status.OK]
 
 

@@ -18,8 +18,6 @@ from collections.abc import Mapping, Sequence
 from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt, attempts
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
-    PROVISION_NGINX,
-    PROVISION_SERVER,
     RETRY_AFTERMATH,
     ends_told,
     failing,
@@ -30,6 +28,7 @@ from ptslink.doctor.causes.failing import (
     unrecorded,
     where,
 )
+from ptslink.doctor.commands import PROVISION_NGINX, PROVISION_SERVER, journal
 from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import (
     Link,
@@ -666,7 +665,7 @@ CAUSES: tuple[Cause, ...] = (
             "Let the newest link of an id replace the older one (ptslink does so).",
             "A returning controller is accepted at once.",
             Auto.YES,
-            "systemctl restart ptslink",
+            (("systemctl", "restart", "ptslink"),),
         ),
         _ghost_blocks,
         # The dead link itself is seen as well, once its bytes have been sent again a few times.
@@ -680,7 +679,7 @@ CAUSES: tuple[Cause, ...] = (
             "Restart the service; " + _CODE,
             "Every established link is listed as a controller.",
             Auto.ASK,
-            "systemctl restart ptslink",
+            (("systemctl", "restart", "ptslink"),),
         ),
         _late_cleanup,
     ),
@@ -707,7 +706,7 @@ CAUSES: tuple[Cause, ...] = (
         "app-handler-exception",
         Layer.APPLICATION,
         "The service fails on a message",
-        Fix(_CODE, "The same message is confirmed.", Auto.ASK, "journalctl -u ptslink -n 200"),
+        Fix(_CODE, "The same message is confirmed.", Auto.ASK, (journal("ptslink", lines=200),)),
         _handler_exception,
         ("dev-reconnect-storm",),
     ),
@@ -719,7 +718,11 @@ CAUSES: tuple[Cause, ...] = (
             "Restart the service to get the station going, and find what it waits for.",
             "Recv-Q of its sockets is 0, handshakes are answered at once.",
             Auto.ASK,
-            "py-spy dump --pid $(systemctl show -P MainPID ptslink); systemctl restart ptslink",
+            (
+                ("systemctl", "show", "-P", "MainPID", "ptslink"),
+                ("py-spy", "dump", "--pid", "PID"),
+                ("systemctl", "restart", "ptslink"),
+            ),
         ),
         _loop_blocked,
         (*RETRY_AFTERMATH, "px-read-timeout-60", "px-upstream-timeout", "ws-ping-unanswered"),
@@ -769,7 +772,7 @@ CAUSES: tuple[Cause, ...] = (
             "Run one process a port (ptslink does), or send each id always to the same one.",
             "One process listens on the port.",
             Auto.YES,
-            "systemctl restart ptslink",
+            (("systemctl", "restart", "ptslink"),),
         ),
         _wrong_worker,
     ),
@@ -810,7 +813,11 @@ CAUSES: tuple[Cause, ...] = (
             "arrive.",
             "GET /health says ok; uploads are confirmed.",
             Auto.ASK,
-            "curl -s http://127.0.0.1:9180/health; df -h /var/lib/ptslink; ls -l /var/lib/ptslink",
+            (
+                ("curl", "-s", "http://127.0.0.1:9180/health"),
+                ("df", "-h", "/var/lib/ptslink"),
+                ("ls", "-l", "/var/lib/ptslink"),
+            ),
         ),
         _dependency,
         ("app-handler-exception", "app-no-confirmation"),

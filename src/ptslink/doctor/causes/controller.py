@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt, attempts
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
-from ptslink.doctor.causes.failing import PROVISION_NGINX, PROVISION_SERVER
 from ptslink.doctor.causes.reach import lines, listed
+from ptslink.doctor.commands import PROVISION_NGINX, PROVISION_SERVER
 from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import Link, by_controller, constant, current, links
 

@@ -31,10 +31,6 @@ RETRY_AFTERMATH = (
     "dev-reconnect-storm",
     "dev-site-shared-nat",
 )
-#: Puts nginx's site file back as the role writes it, tests, and reloads.
-PROVISION_NGINX = "ansible-playbook -i INVENTORY site.yml --tags nginx_proxy"
-PROVISION_SERVER = "ansible-playbook -i INVENTORY site.yml --tags pts_server"
-RELOAD = "nginx -t && systemctl reload nginx"
 
 
 def failing(case: Case, fits: Callable[[Attempt], bool]) -> Attempt | None:

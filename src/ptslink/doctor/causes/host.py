@@ -7,6 +7,7 @@ from typing import Any
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.reach import lines, listed
+from ptslink.doctor.commands import journal, written
 from ptslink.doctor.evidence import Case, Status
 from ptslink.doctor.pattern import links
 
@@ -116,8 +117,11 @@ def _crash_loop(case: Case) -> Match | None:
                 "start it.",
                 f"{unit['unit']} is active and its restart counter stays.",
                 Auto.YES,
-                command=f"journalctl -u {unit['unit']} -n 30 --no-pager\n"
-                f"systemctl reset-failed {unit['unit']}; systemctl restart {unit['unit']}",
+                commands=(
+                    journal(str(unit["unit"]), lines=30),
+                    ("systemctl", "reset-failed", str(unit["unit"])),
+                    ("systemctl", "restart", str(unit["unit"])),
+                ),
             ),
         )  # fmt: skip
     return None
@@ -328,7 +332,10 @@ CAUSES: tuple[Cause, ...] = (
             "is restarted by systemd.",
             "No more 'Killed process' lines, and the unit's result stays 'success'.",
             Auto.YES,
-            command="systemctl restart ptslink; systemctl show ptslink -p MemoryMax,Result",
+            commands=(
+                ("systemctl", "restart", "ptslink"),
+                ("systemctl", "show", "ptslink", "-p", "MemoryMax,Result"),
+            ),
         ),
         _oom,
         aftermath=(*_WHAT_FOLLOWS, "host-crash-loop"),
@@ -341,7 +348,10 @@ CAUSES: tuple[Cause, ...] = (
             "Mend what its last words complain of, then clear the counter and start it.",
             "The unit is active and its restart counter stays.",
             Auto.YES,
-            command="systemctl reset-failed ptslink; systemctl restart ptslink",
+            commands=(
+                ("systemctl", "reset-failed", "ptslink"),
+                ("systemctl", "restart", "ptslink"),
+            ),
         ),
         _crash_loop,
         aftermath=_WHAT_FOLLOWS,
@@ -355,7 +365,7 @@ CAUSES: tuple[Cause, ...] = (
             "At least some hundred MiB are free, the service's health says ok, and controllers "
             "get their confirmations.",
             Auto.YES,
-            command="journalctl --vacuum-size=200M; df -h; df -i",
+            commands=(("journalctl", "--vacuum-size=200M"), ("df", "-h"), ("df", "-i")),
         ),
         _disk,
         aftermath=(*_WHAT_FOLLOWS, "host-crash-loop", "app-no-confirmation", "px-emfile"),
@@ -381,7 +391,10 @@ CAUSES: tuple[Cause, ...] = (
             "Lift the quota, move what else eats the processor, or take a bigger machine.",
             "Nobody waits for a processor; handshakes take milliseconds.",
             Auto.ASK,
-            command="systemctl show ptslink nginx -p CPUQuotaPerSecUSec; cat /proc/pressure/cpu",
+            commands=(
+                ("systemctl", "show", "ptslink", "nginx", "-p", "CPUQuotaPerSecUSec"),
+                ("cat", "/proc/pressure/cpu"),
+            ),
         ),
         _cpu,
         aftermath=("app-event-loop-blocked", "px-upstream-timeout", "ws-ping-unanswered"),
@@ -395,7 +408,10 @@ CAUSES: tuple[Cause, ...] = (
             "timedatectl says 'System clock synchronized: yes' and the difference is below a "
             "second.",
             Auto.YES,
-            command="timedatectl set-ntp true; timedatectl show -p NTPSynchronized",
+            commands=(
+                ("timedatectl", "set-ntp", "true"),
+                ("timedatectl", "show", "-p", "NTPSynchronized"),
+            ),
         ),
         _clock,
         aftermath=("tls-cert-expired",),
@@ -409,8 +425,12 @@ CAUSES: tuple[Cause, ...] = (
             "restarts; upgrade them by the playbook, which drains first.",
             "No link ends at the time of the next upgrade run.",
             Auto.YES,
-            command="printf '%s\\n' '$nrconf{override_rc}{qr(^(nginx|ptslink))} = 0;' "
-            "> /etc/needrestart/conf.d/ptslink.conf",
+            commands=(
+                written(
+                    "/etc/needrestart/conf.d/ptslink.conf",
+                    "$nrconf{override_rc}{qr(^(nginx|ptslink))} = 0;",
+                ),
+            ),
         ),
         _upgrade,
         aftermath=("px-restart", "px-reload-shutdown", "app-no-graceful-stop"),

@@ -12,11 +12,10 @@ import binascii
 import difflib
 from collections.abc import Mapping
 
+from ptslink.doctor.admission import is_uri_path
 from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
-    PROVISION_NGINX,
-    PROVISION_SERVER,
     RETRY_AFTERMATH,
     by_nginx,
     by_service,
@@ -28,6 +27,7 @@ from ptslink.doctor.causes.failing import (
     service_config,
     where,
 )
+from ptslink.doctor.commands import PROVISION_NGINX, PROVISION_SERVER, RELOAD, written
 from ptslink.doctor.evidence import Case, Json, Status
 from ptslink.doctor.pattern import current, ending, link_location, near, timers
 from ptslink.handshake.path import link_path
@@ -71,12 +71,16 @@ def _wrong_path(case: Case) -> Match | None:
                         for one in every_failing(case, wrong))  # fmt: skip
     if not by_controller:
         lines.append("Only the doctor's own tries asked for it, no controller.")
+    # What needs an escape somewhere is no path that anybody meant.
+    plain = is_uri_path(asked)
+    accepted_too = ["pts", "websocket", "", asked]
     fix = Fix(
-        f"Enter {expected} as the URI in the controller, or accept {asked} on the server as well.",
+        f"Enter {expected} as the URI in the controller"
+        + (f", or accept {asked} on the server as well." if plain else "."),
         "The upgrade is answered with 101.",
-        Auto.YES if by_controller else Auto.ASK,
-        PROVISION_SERVER,
-        {"pts_server_alternative_paths": ["pts", "websocket", "", asked]},
+        Auto.YES if by_controller and plain else Auto.ASK,
+        PROVISION_SERVER if plain else (),
+        {"pts_server_alternative_paths": accepted_too} if plain else {},
         f"{_URI_FIELD} = {expected}",
     )
     sure = 0.96 if seen.code == "wrong-path" or by_service(seen) else 0.9
@@ -623,8 +627,12 @@ CAUSES: tuple[Cause, ...] = (
             "No more 499 for this controller.",
             Auto.YES,
             # A file of its own: the next provisioning writes ptslink.conf anew.
-            "echo 'proxy_ignore_client_abort on;' > /etc/nginx/conf.d/ptslink-half-close.conf && "
-            "nginx -t && systemctl reload nginx",
+            (
+                written(
+                    "/etc/nginx/conf.d/ptslink-half-close.conf", "proxy_ignore_client_abort on;"
+                ),
+                *RELOAD,
+            ),
         ),
         _half_close,
         RETRY_AFTERMATH,

@@ -19,6 +19,7 @@ from ptslink.doctor.attempts import Attempt
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import RETRY_AFTERMATH, failing, service_config
 from ptslink.doctor.causes.reach import Reach, lines, listed
+from ptslink.doctor.commands import written
 from ptslink.doctor.evidence import Case, Json
 
 #: What nginx says where it may not connect, or is not let out.
@@ -259,18 +260,18 @@ def _undo(box: Sandbox, cut: Cut, places: Sequence[Mapping[str, Json]]) -> Fix:
     for one in places:
         files.setdefault(str(one["file"]), []).append(str(one["name"]))
     shipped = [file for file in files if not file.startswith(("/etc/", "/run/"))]
-    commands = [
-        f"sed -i -E '/^\\s*({'|'.join(dict.fromkeys(own))})\\s*=/d' {file}"
+    commands: list[tuple[str, ...]] = [
+        ("sed", "-i", "-E", rf"/^\s*({'|'.join(dict.fromkeys(own))})\s*=/d", file)
         for file, own in files.items()
         if file not in shipped
     ]
     if shipped or not files:
         # A package's file comes back with the next update: its settings are taken back beside it.
         own = f"/etc/systemd/system/{box.unit}.d/zz-network.conf"
-        reset = "".join(f"{name}={'no' if name == 'PrivateNetwork' else ''}\\n" for name in names)
-        commands.append(f"mkdir -p {own.rpartition('/')[0]}")
-        commands.append(f"printf '[Service]\\n{reset}' > {own}")
-    commands.append(f"systemctl daemon-reload && systemctl restart {box.unit}")
+        reset = [f"{name}={'no' if name == 'PrivateNetwork' else ''}" for name in names]
+        commands.append(("mkdir", "-p", own.rpartition("/")[0]))
+        commands.append(written(own, "[Service]", *reset))
+    commands += [("systemctl", "daemon-reload"), ("systemctl", "restart", box.unit)]
     kept = [f"{name}=" for name in names]
     return Fix(
         f"Take {' and '.join(kept)} out of {listed(list(files)) or f'the settings of {box.unit}'}, "
@@ -280,7 +281,7 @@ def _undo(box: Sandbox, cut: Cut, places: Sequence[Mapping[str, Json]]) -> Fix:
         "The upgrade is answered with 101, and systemctl show "
         f"{box.unit} -p {','.join(names)} no longer forbids it.",
         Auto.ASK,
-        command="\n".join(commands),
+        commands=tuple(commands),
     )
 
 

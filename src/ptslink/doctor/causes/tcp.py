@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from typing import Any
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.l3 import packet_loss
 from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed
-from ptslink.doctor.evidence import Case
+from ptslink.doctor.commands import Commands, journal, provision
+from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import Link, current, timers
 
 #: The service and the proxy, and what starts them.
@@ -95,7 +96,7 @@ def _configured_nowhere(reach: Reach, case: Case) -> Match | None:
             "Provision this server again, or start the service where it runs.",
             "Something listens on the link's port and the controller connects.",
             Auto.ASK,
-            command="ansible-playbook -i INVENTORY site.yml",
+            commands=provision(),
         ),
     )
 
@@ -127,7 +128,7 @@ def _start(unit: str) -> Fix:
         f"Start {unit} and have it started at boot; then find out why it stopped.",
         "Something listens on the link's port and the controller connects.",
         Auto.YES,
-        command=f"systemctl enable --now {unit}; journalctl -u {unit} -n 50 --no-pager",
+        commands=(("systemctl", "enable", "--now", unit), journal(unit, lines=50)),
     )
 
 
@@ -274,19 +275,28 @@ def _rule_lines(reach: Reach, failed: Connect | None, facts: Mapping[str, Any]) 
 
 
 def _allow(facts: Mapping[str, Any]) -> Fix:
-    port = facts["port"]
-    commands = {
-        "ufw": f"ufw allow {port}/tcp",
-        "firewalld": f"firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload",
-    }
+    port = int(facts["port"])
+    allow = _LET_IN.get(str(facts.get("manager")))
+    commands = allow(str(port)) if allow is not None else ()
+    variables: dict[str, Json] = {"nginx_proxy_listeners": [{"port": port}]} if port != 3000 else {}
+    own = "" if commands else " Remove or reorder the rule named above so that it is accepted."
     return Fix(
-        f"Let TCP port {port} in, by provisioning so that it stays.",
+        f"Let TCP port {port} in, by provisioning so that it stays.{own}",
         f"The rules accept a SYN to port {port} and the connection is made.",
-        Auto.YES,
-        command=commands.get(str(facts.get("manager")))
-        or f"remove or reorder the rule named above so that TCP port {port} is accepted",
-        ansible={"nginx_proxy_listeners": [{"port": port}]} if port != 3000 else {},
+        Auto.YES if commands or variables else Auto.ASK,
+        commands,
+        variables,
     )
+
+
+#: Who wrote the rules -> how that program is told to let a TCP port in.
+_LET_IN: Mapping[str, Callable[[str], Commands]] = {
+    "ufw": lambda port: (("ufw", "allow", f"{port}/tcp"),),
+    "firewalld": lambda port: (
+        ("firewall-cmd", "--permanent", f"--add-port={port}/tcp"),
+        ("firewall-cmd", "--reload"),
+    ),
+}
 
 
 def _is_ban(facts: Mapping[str, Any]) -> bool:
@@ -351,7 +361,7 @@ def _drops_some(case: Case, reach: Reach) -> Match | None:
                 "it there.",
                 "Ten connections in a row each take no longer than the way there and back.",
                 Auto.ASK,
-                command="nft -a list ruleset | less; iptables-save -c | less",
+                commands=(("nft", "-a", "list", "ruleset"), ("iptables-save", "-c")),
             ),
         )
     return None
@@ -482,15 +492,19 @@ def _without_limit(rule: str, port: int) -> Fix:
             "stand behind this address than it was meant for.",
             "The counters of `nft list table inet ptslink` stay where they are.",
             Auto.ASK,
-            command="nft list table inet ptslink",
+            commands=(("nft", "list", "table", "inet", "ptslink"),),
         )
     return Fix(
         f"Allow port {port} without a limit: a controller that lost its link must be "
         "let in every time; the service limits strangers by itself.",
         "The seventh attempt within 30 s is accepted like the first.",
         Auto.YES,
-        command=f"ufw delete limit {port}/tcp; ufw allow {port}/tcp",
+        commands=_unlimited(str(port)),
     )
+
+
+def _unlimited(port: str) -> Commands:
+    return (("ufw", "delete", "limit", f"{port}/tcp"), ("ufw", "allow", f"{port}/tcp"))
 
 
 def _is_limit(rule: str) -> bool:
@@ -585,14 +599,16 @@ def _named(case: Case, source: str) -> bool:
 
 
 def _unban(address: str, jail: str | None) -> Fix:
-    which = f"set {jail} unbanip {address}" if jail else f"unban {address}"
+    which = ("set", jail, "unbanip", address) if jail else ("unban", address)
     return Fix(
         f"Lift the ban of {address} and put the site's address on the ignore list; then mend what "
         "made it fail so often (the first error before the ban).",
         "The site connects at once, and the jail's list no longer holds its address.",
         Auto.YES,
-        command=f"fail2ban-client {which}\n"
-        f"fail2ban-client set {jail or 'JAIL'} addignoreip {address}",
+        commands=(
+            ("fail2ban-client", *which),
+            ("fail2ban-client", "set", jail or "JAIL", "addignoreip", address),
+        ),
     )
 
 
@@ -1017,9 +1033,7 @@ CAUSES: tuple[Cause, ...] = (
         "fw-ufw-drop",
         Layer.TCP,
         "The server's own firewall drops the link's port",
-        Fix(
-            "Let the link's port in.", "A SYN is accepted.", Auto.YES, command="ufw allow PORT/tcp"
-        ),
+        Fix("Let the link's port in.", "A SYN is accepted.", Auto.YES, _LET_IN["ufw"]("PORT")),
         _drop,
     ),
     Cause(
@@ -1030,7 +1044,7 @@ CAUSES: tuple[Cause, ...] = (
             "Let the link's port in, in the zone of the interface it comes by.",
             "A SYN is accepted; `firewall-cmd --list-all` shows the port.",
             Auto.YES,
-            command="firewall-cmd --permanent --add-port=PORT/tcp && firewall-cmd --reload",
+            commands=_LET_IN["firewalld"]("PORT"),
         ),
         _firewalld,
     ),
@@ -1038,9 +1052,7 @@ CAUSES: tuple[Cause, ...] = (
         "fw-reject-other",
         Layer.TCP,
         "A firewall rule rejects the link's port as if nothing listened there",
-        Fix(
-            "Let the link's port in.", "A SYN is accepted.", Auto.YES, command="ufw allow PORT/tcp"
-        ),
+        Fix("Let the link's port in.", "A SYN is accepted.", Auto.YES, _LET_IN["ufw"]("PORT")),
         _reject,
     ),
     Cause(
@@ -1051,7 +1063,7 @@ CAUSES: tuple[Cause, ...] = (
             "Allow the port without a limit.",
             "The seventh attempt is accepted too.",
             Auto.YES,
-            command="ufw delete limit PORT/tcp; ufw allow PORT/tcp",
+            commands=_unlimited("PORT"),
         ),
         _limit,
         aftermath=("fw-reject-other", "dev-reconnect-storm"),
@@ -1142,7 +1154,7 @@ CAUSES: tuple[Cause, ...] = (
             "Raise the limit, then find who fills the table.",
             "count stays well below max and new connections are made at once.",
             Auto.YES,
-            command="sysctl -w net.netfilter.nf_conntrack_max=262144",
+            commands=(("sysctl", "-w", "net.netfilter.nf_conntrack_max=262144"),),
         ),
         _conntrack,
     ),

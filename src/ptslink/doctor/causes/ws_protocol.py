@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
-    PROVISION_SERVER,
     ends_told,
     service_config,
     unrecorded,
 )
+from ptslink.doctor.commands import PROVISION_SERVER
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import (
     Link,

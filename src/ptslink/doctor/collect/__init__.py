@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ptslink.doctor.collect.edge import LocalMachine, Machine, Stopwatch
-from ptslink.doctor.evidence import Evidence, Status
+from ptslink.doctor.evidence import Evidence
 
 #: Module -> what is told while it works.
 _ROOMS = {
@@ -49,19 +49,27 @@ def gather(
     scope = network.Scope(ports, peers)
     if watch > 0:
         say(f"counting packets for {watch:g} s: try the link now")
-        yield network.counters(local)
-        listening = network.read_listeners(local.run("ss", "-H", "-ltnpe").text)
-        hidden = not local.is_root() and network.owners_hidden(listening)
-        chosen = ports or network.link_ports(
-            listening, network.configured_ports() if hidden else ()
-        )
-        piece = watch_packets(watch, chosen, None if until is None else lambda: _over(until))
-        yield piece
-        # Those who got no answer: the way back to them is worth a look.
-        scope = network.Scope(ports, tuple(dict.fromkeys((*peers, *unanswered(piece)))))
+        clock = Stopwatch()
+        yield from clock.guarded("net.counters", lambda: network.counters(local))
+        over = None if until is None else lambda: _over(until)
+        for piece in clock.guarded(
+            "net.watch", lambda: watch_packets(watch, _watched(local, ports), over)
+        ):
+            yield piece
+            # Those who got no answer: the way back to them is worth a look.
+            scope = network.Scope(ports, tuple(dict.fromkeys((*peers, *unanswered(piece)))))
     for name, words in _ROOMS.items():
         say(words)
         yield from _guarded(name, lambda name=name: _collect(name, local, scope, ask))  # type: ignore[misc]
+
+
+def _watched(machine: Machine, ports: tuple[int, ...]) -> tuple[int, ...]:
+    """The ports whose packets are counted: those asked for, else the link's."""
+    from ptslink.doctor.collect import network
+
+    listening = network.read_listeners(machine.run("ss", "-H", "-ltnpe").text)
+    hidden = not machine.is_root() and network.owners_hidden(listening)
+    return ports or network.link_ports(listening, network.configured_ports() if hidden else ())
 
 
 def gather_records(
@@ -105,13 +113,7 @@ def _collect(name: str, machine: Machine, scope: Any, ask: bool) -> Iterable[Evi
 
 
 def _guarded(name: str, collect: Callable[[], Iterable[Evidence]]) -> Iterator[Evidence]:
-    """What *collect* yields; its own failure becomes evidence, so that the others still count."""
-    watch = Stopwatch()
-    try:
-        yield from collect()
-    except Exception as error:
-        text = f"the collector broke: {type(error).__name__}: {error}"
-        yield watch.piece(f"{name}.collector", Status.UNKNOWN, text)
+    return Stopwatch().guarded(f"{name}.collector", collect)
 
 
 __all__ = ["LocalMachine", "Machine", "gather", "gather_records"]

@@ -46,9 +46,12 @@ def read_settings(file: str, text: str) -> list[dict[str, Any]]:
 
 def collect(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> Iterator[Evidence]:
     """Everything of this module."""
-    yield _selinux(machine, watch)
+    yield from watch.guarded("host.selinux", lambda: _selinux(machine, watch))
     for unit in units:
-        yield from _sandbox(machine, watch, unit)
+        yield from watch.guarded(
+            "host.sandbox",
+            lambda unit=unit: _sandbox(machine, watch, unit),  # type: ignore[misc]
+        )
 
 
 def _selinux(machine: Machine, watch: Stopwatch) -> Evidence:

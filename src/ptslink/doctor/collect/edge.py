@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -150,3 +150,14 @@ class Stopwatch:
 
     def skipped(self, probe: str, why: str) -> Evidence:
         return self.piece(probe, Status.SKIPPED, why)
+
+    def guarded(
+        self, probe: str, look: Callable[[], Evidence | Iterable[Evidence]]
+    ) -> Iterator[Evidence]:
+        """What *look* sees. Where it breaks, what it saw before that counts, and *probe* is
+        skipped and says why: what one program printed must not cost what the others show."""
+        try:
+            seen = look()
+            yield from (seen,) if isinstance(seen, Evidence) else seen
+        except Exception as error:
+            yield self.skipped(probe, f"could not be read: {type(error).__name__}: {error}")

@@ -133,15 +133,15 @@ def read_journal(text: str) -> list[dict[str, Any]]:
     for line in text.splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+            message = entry.get("MESSAGE")
+            if isinstance(message, list):  # journald gives bytes that are not UTF-8 as numbers
+                message = bytes(message).decode("utf-8", "replace")
+            stamp = int(entry.get("__REALTIME_TIMESTAMP") or 0)
+        except (ValueError, TypeError, AttributeError):
             continue
-        message = entry.get("MESSAGE")
-        if isinstance(message, list):  # journald gives bytes that are not UTF-8 as numbers
-            message = bytes(message).decode("utf-8", "replace")
-        stamp = entry.get("__REALTIME_TIMESTAMP")
         found.append(
             {
-                "at": int(stamp) / 1e6 if stamp else None,
+                "at": stamp / 1e6 if stamp else None,
                 "unit": entry.get("UNIT") or entry.get("_SYSTEMD_UNIT"),
                 "message": str(message or ""),
                 "identifier": entry.get("SYSLOG_IDENTIFIER"),
@@ -280,19 +280,23 @@ def _local_time(text: str) -> float | None:
 def collect(machine: Machine, units: Sequence[str] = UNITS) -> Iterator[Evidence]:
     """Everything of this module, in the order of its docstring."""
     watch = Stopwatch()
+    guarded = watch.guarded
     stat = machine.read("/proc/stat") or ""
-    shown = _units(machine, watch, units)
+    shown = list(guarded("host.unit", lambda: _units(machine, watch, units)))
     yield from shown
-    for piece in shown:
-        if piece.facts.get("pid"):
-            yield _descriptors(machine, watch, piece.facts)
+    for facts in [piece.facts for piece in shown if piece.facts.get("pid")]:
+        yield from guarded(
+            "host.descriptors",
+            lambda facts=facts: _descriptors(machine, watch, facts),  # type: ignore[misc]
+        )
     yield from confinement.collect(machine, watch, [unit for unit in units if ".service" in unit])
-    yield from _journal(machine, watch, units)
-    yield _memory(machine, watch)
-    yield _cpu(machine, watch, stat, shown)
-    yield _disk(machine, watch)
-    yield _clock(machine, watch)
-    yield _upgrades(machine, watch)
+    yield from guarded("host.oom", lambda: _oom(machine, watch))
+    yield from guarded("host.trouble", lambda: _trouble(machine, watch, units))
+    yield from guarded("host.memory", lambda: _memory(machine, watch))
+    yield from guarded("host.cpu", lambda: _cpu(machine, watch, stat, shown))
+    yield from guarded("host.disk", lambda: _disk(machine, watch))
+    yield from guarded("host.clock", lambda: _clock(machine, watch))
+    yield from guarded("host.upgrades", lambda: _upgrades(machine, watch))
 
 
 def _units(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> list[Evidence]:
@@ -336,30 +340,31 @@ def _descriptors(machine: Machine, watch: Stopwatch, unit: Mapping[str, Any]) ->
     return watch.piece("host.descriptors", Status.OK, seen, facts)
 
 
-def _journal(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> Iterator[Evidence]:
+def _oom(machine: Machine, watch: Stopwatch) -> Evidence:
     kernel = machine.run(
         "journalctl", "-b", "-o", "json", "--no-pager", "-n", "200",
         "-g", "Killed process|oom-kill|OOM killer",
     )  # fmt: skip
     if why := journal_refused(kernel):
-        yield watch.skipped("host.oom", why)
-    else:
-        kills = read_oom(read_journal(kernel.text))
-        seen = kills[-1]["line"] if kills else "none since boot"
-        yield watch.piece("host.oom", Status.OK, seen, {"kills": kills})
+        return watch.skipped("host.oom", why)
+    kills = read_oom(read_journal(kernel.text))
+    seen = kills[-1]["line"] if kills else "none since boot"
+    return watch.piece("host.oom", Status.OK, seen, {"kills": kills})
+
+
+def _trouble(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> Evidence:
     wanted = [word for unit in units for word in ("-u", unit)]
     ours = machine.run(
         "journalctl", *wanted, "--since", "-1h", "-o", "json", "--no-pager", "-n", "500",
         "-g", "Errno 2[348]|No space left|disk is full|Too many open files",
     )  # fmt: skip
     if why := journal_refused(ours):
-        yield watch.skipped("host.trouble", why)
-    else:
-        lines = read_trouble(read_journal(ours.text))
-        shown = ", ".join(f"{name} {len(found)} times" for name, found in lines.items())
-        yield watch.piece(
-            "host.trouble", Status.OK, shown or "no exhausted resource told of", {"lines": lines}
-        )
+        return watch.skipped("host.trouble", why)
+    lines = read_trouble(read_journal(ours.text))
+    shown = ", ".join(f"{name} {len(found)} times" for name, found in lines.items())
+    return watch.piece(
+        "host.trouble", Status.OK, shown or "no exhausted resource told of", {"lines": lines}
+    )
 
 
 def _memory(machine: Machine, watch: Stopwatch) -> Evidence:

@@ -37,6 +37,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ptslink.doctor.admission import is_network
 from ptslink.doctor.collect import firewall
 from ptslink.doctor.collect.edge import Machine, Stopwatch, journal_refused
 from ptslink.doctor.evidence import Evidence, Status
@@ -236,9 +237,9 @@ def read_jails(text: str) -> list[str]:
 
 
 def read_banned(text: str) -> list[str]:
-    """Addresses in ``fail2ban-client status JAIL``."""
+    """Addresses in ``fail2ban-client status JAIL``; a jail may ban names, too."""
     found = _BANNED.search(text)
-    return found["addresses"].split() if found else []
+    return [one for one in found["addresses"].split() if is_network(one)] if found else []
 
 
 def read_conntrack_stat(text: str) -> dict[str, int]:
@@ -262,33 +263,36 @@ def read_recent(text: str) -> list[str]:
 def collect(machine: Machine, scope: Scope) -> Iterator[Evidence]:
     """Everything of this module, in the order of its docstring."""
     watch = Stopwatch()
-    yield from _addresses(machine, watch)
+    guarded = watch.guarded
+    yield from guarded("net.addresses", lambda: _addresses(machine, watch))
     interface = None
-    for piece in _routes(machine, watch, scope):
+    for piece in guarded("net.routes", lambda: _routes(machine, watch, scope)):
         interface = interface or piece.facts.get("interface")
         yield piece
     ports: Sequence[int] = scope.ports
     for piece in sockets(machine, scope, watch):
         ports = piece.facts.get("ports", ports)
         yield piece
-    yield counters(machine, watch)
-    yield _rp_filter(machine, watch)
-    yield from _firewall(machine, watch, ports, scope.peers, interface)
-    yield _bans(machine, watch)
-    yield _conntrack(machine, watch)
-    yield _limited(machine, watch)
+    yield from guarded("net.counters", lambda: counters(machine, watch))
+    yield from guarded("net.rp_filter", lambda: _rp_filter(machine, watch))
+    yield from guarded(
+        "net.firewall", lambda: _firewall(machine, watch, ports, scope.peers, interface)
+    )
+    yield from guarded("net.bans", lambda: _bans(machine, watch))
+    yield from guarded("net.conntrack", lambda: _conntrack(machine, watch))
+    yield from guarded("net.limited", lambda: _limited(machine, watch))
 
 
 def sockets(machine: Machine, scope: Scope, watch: Stopwatch | None = None) -> Iterator[Evidence]:
     """``net.listeners`` and ``net.sockets`` alone."""
     watch = watch or Stopwatch()
-    listeners = machine.run("ss", "-H", "-ltnpe")
-    found = read_listeners(listeners.text) if listeners.ok else []
-    hidden = not machine.is_root() and owners_hidden(found)
-    ports = scope.ports or link_ports(found, configured_ports() if hidden else ())
-    _without_parents(machine, found)
-    yield _listeners(watch, listeners.why if not listeners.ok else None, found, ports, hidden)
-    yield _sockets(machine, watch, ports, [one["port"] for one in found])
+    ports: Sequence[int] = scope.ports
+    found: Sequence[dict[str, Any]] = ()
+    for piece in watch.guarded("net.listeners", lambda: _listeners(machine, watch, scope)):
+        ports, found = piece.facts.get("ports", ports), piece.facts.get("listeners", ())
+        yield piece
+    listening = [one["port"] for one in found]
+    yield from watch.guarded("net.sockets", lambda: _sockets(machine, watch, ports, listening))
 
 
 def link_ports(
@@ -395,15 +399,14 @@ def _without_parents(machine: Machine, found: list[dict[str, Any]]) -> None:
             one["workers"] = [pid for pid in one["workers"] if pid not in parents]
 
 
-def _listeners(
-    watch: Stopwatch,
-    why: str | None,
-    found: list[dict[str, Any]],
-    ports: Sequence[int],
-    hidden: bool = False,
-) -> Evidence:
-    if why is not None:
-        return watch.skipped("net.listeners", why)
+def _listeners(machine: Machine, watch: Stopwatch, scope: Scope) -> Evidence:
+    output = machine.run("ss", "-H", "-ltnpe")
+    if not output.ok:
+        return watch.skipped("net.listeners", output.why)
+    found = read_listeners(output.text)
+    hidden = not machine.is_root() and owners_hidden(found)
+    ports = scope.ports or link_ports(found, configured_ports() if hidden else ())
+    _without_parents(machine, found)
     shown = ", ".join(
         f"{one['address']}:{one['port']} ({one['process'] or 'owner not shown'})"
         for one in found
@@ -547,7 +550,8 @@ def _bans(machine: Machine, watch: Stopwatch) -> Evidence:
             named += []
     if saved.ok:
         named += firewall.rejected_sources(firewall.read_iptables(saved.text, "ip"))
-    facts = {"jails": jails, "rules": list(dict.fromkeys(named))}
+    rules = [one for one in dict.fromkeys(named) if is_network(one)]
+    facts = {"jails": jails, "rules": rules}
     banned = sum(len(addresses) for addresses in jails.values())
     if status.missing:
         seen = f"no fail2ban; {len(facts['rules'])} sources refused by rules"

@@ -38,7 +38,7 @@ import datetime as dt
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ptslink.doctor.collect.edge import Machine, Output, Stopwatch
@@ -94,22 +94,23 @@ def read_test(code: int, text: str) -> dict[str, Json]:
 # --- The thin edge -----------------------------------------------------------------------------
 
 
-def collect(machine: Machine, config: Path = CONFIG) -> list[Evidence]:
+def collect(machine: Machine, config: Path = CONFIG) -> Iterator[Evidence]:
     """Everything about nginx on this machine; skipped where there is none."""
     watch = Stopwatch()
     config_seen = configured(watch, config)
-    process = _process(machine, watch)
-    if not process.facts.get("installed") and config_seen.status is Status.SKIPPED:
-        gone = "nginx is not installed here"
-        return [watch.skipped(probe, gone) for probe in ("nginx.config", "nginx.process")]
+    (process,) = watch.guarded("nginx.process", lambda: _process(machine, watch))
+    skipped = Status.SKIPPED
+    if process.facts.get("installed") is False and config_seen.status is skipped:
+        for probe in ("nginx.config", "nginx.process"):
+            yield watch.skipped(probe, "nginx is not installed here")
+        return
+    yield from (config_seen, process)
     logs = log_files(config_seen.facts)
     hidden = info_hidden(config_seen.facts)
-    return [
-        config_seen,
-        process,
-        _access(machine, watch, logs["access_log"]),
-        _error(machine, watch, logs["error_log"], hidden),
-    ]
+    yield from watch.guarded("nginx.access", lambda: _access(machine, watch, logs["access_log"]))
+    yield from watch.guarded(
+        "nginx.error", lambda: _error(machine, watch, logs["error_log"], hidden)
+    )
 
 
 def configured(watch: Stopwatch, config: Path = CONFIG) -> Evidence:
@@ -122,8 +123,11 @@ def configured(watch: Stopwatch, config: Path = CONFIG) -> Evidence:
         return watch.skipped("nginx.config", f"there is no {config}")
     if not os.access(config, os.R_OK):
         return watch.skipped("nginx.config", f"{config} may not be read; run as root")
-    parsed = crossplane.parse(str(config), catch_errors=True, combine=True)
-    facts = read_config(parsed)
+    try:
+        facts = read_config(crossplane.parse(str(config), catch_errors=True, combine=True))
+    except Exception as error:  # of whatever somebody wrote into it
+        why = f"{config} could not be read: {type(error).__name__}: {error}"
+        return watch.skipped("nginx.config", why)
     changed = [Path(f).stat().st_mtime for f in facts["files"] if Path(f).exists()]
     facts["changed"] = max(changed, default=None)
     if facts["errors"]:

@@ -39,7 +39,10 @@ def read_access(text: str) -> list[dict[str, Json]]:
     """
     lines = []
     for line in text.splitlines():
-        entry = _json_line(line) if line.startswith("{") else _combined_line(line)
+        try:
+            entry = _json_line(line) if line.startswith("{") else _combined_line(line)
+        except ValueError:  # a number that is none, or longer than any
+            continue
         if entry is not None:
             lines.append(entry)
     return lines

@@ -172,17 +172,24 @@ def collect(
         missing = f"{error.name} is not installed for this Python"
         for probe in ("service.config", "service.records", "service.live", "link.local"):
             yield watch.skipped(probe, missing)
-        yield _log(machine, watch, horizon)
+        yield from watch.guarded("service.log", lambda: _log(machine, watch, horizon))
         return
+    except Exception as error:  # of whatever somebody wrote into it
+        why = f"{config} could not be read: {type(error).__name__}: {error}"
+        config_seen = watch.skipped("service.config", why)
     yield config_seen
     tables = config_seen.facts.get("config") or shown_config(_defaults())
-    yield _records(watch, str(tables["journal"]["path"]), horizon)
-    live = _live(watch, tables["admin"])
+    guarded = watch.guarded
+    path, port = str(tables["journal"]["path"]), int(tables["listen"]["port"])
+    yield from guarded("service.records", lambda: _records(watch, path, horizon))
+    (live,) = guarded("service.live", lambda: _live(watch, tables["admin"]))
     yield live
     listeners = read_listeners(machine.run("ss", "-H", "-ltnpe").text)
-    yield _log(machine, watch, horizon, int(tables["listen"]["port"]), listeners)
-    yield from _local(watch, tables, listeners)
-    yield from controllers.collect(watch, tables, _connected(live), ask)
+    yield from guarded("service.log", lambda: _log(machine, watch, horizon, port, listeners))
+    yield from guarded("link.local", lambda: _local(watch, tables, listeners))
+    yield from guarded(
+        "controller.config", lambda: controllers.collect(watch, tables, _connected(live), ask)
+    )
 
 
 def _connected(live: Evidence) -> list[str]:

@@ -133,9 +133,15 @@ def collect(machine: Machine) -> Iterator[Evidence]:
         yield watch.skipped("tls.disk", "no TLS listener is configured")
         return
     for file, used in ports.items():
-        yield _disk(machine, watch, file, keys[file], sorted(set(used)))
+        yield from watch.guarded(
+            "tls.disk",
+            lambda file=file, used=used: _disk(machine, watch, file, keys[file], sorted(set(used))),  # type: ignore[misc]
+        )
     for port, name in names.items():
-        yield from _served(machine, watch, port, name)
+        yield from watch.guarded(
+            "tls.served",
+            lambda port=port, name=name: _served(machine, watch, port, name),  # type: ignore[misc]
+        )
 
 
 def _disk(machine: Machine, watch: Stopwatch, file: str, key: str, ports: list[int]) -> Evidence:

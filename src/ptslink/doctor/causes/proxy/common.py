@@ -8,8 +8,9 @@ from typing import Any
 
 from ptslink.doctor.attempts import Attempt
 from ptslink.doctor.cause import Auto, Fix
-from ptslink.doctor.causes.failing import PROVISION_NGINX, service_config
+from ptslink.doctor.causes.failing import service_config
 from ptslink.doctor.collect.nginx_config import location_for, site_for
+from ptslink.doctor.commands import PROVISION_NGINX
 from ptslink.doctor.evidence import Case, Json
 from ptslink.handshake.path import link_path
 
@@ -17,9 +18,9 @@ _WORKS = "The upgrade through nginx is answered with 101, and the link stays."
 
 
 def nginx_fix(summary: str, expect: str = _WORKS, **more: Any) -> Fix:
-    """A fix that provisioning nginx brings, unless *more* says another command."""
+    """A fix that provisioning nginx brings, unless *more* says other commands."""
     return Fix(
-        summary, expect, more.pop("auto", Auto.YES), more.pop("command", PROVISION_NGINX), **more
+        summary, expect, more.pop("auto", Auto.YES), more.pop("commands", PROVISION_NGINX), **more
     )
 
 

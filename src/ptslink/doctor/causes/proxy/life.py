@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
-from ptslink.doctor.causes.failing import RELOAD, match
+from ptslink.doctor.causes.failing import match
 from ptslink.doctor.causes.proxy.common import nginx_fix
+from ptslink.doctor.commands import RELOAD
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import links, timers
 
@@ -140,7 +141,7 @@ CAUSES: tuple[Cause, ...] = (
         nginx_fix(
             "Repair the line nginx -t names, then start nginx.",
             "nginx -t passes and nginx runs.",
-            command="nginx -t; systemctl start nginx",
+            commands=(("nginx", "-t"), ("systemctl", "start", "nginx")),
         ),
         _not_running,
         ("tcp-service-down", "tcp-wrong-port", "px-map-missing"),
@@ -152,7 +153,10 @@ CAUSES: tuple[Cause, ...] = (
         nginx_fix(
             "Remove worker_shutdown_timeout (or make it hours): old workers may keep their links.",
             "Links survive the next reload.",
-            command="sed -i '/worker_shutdown_timeout/d' /etc/nginx/nginx.conf && " + RELOAD,
+            commands=(
+                ("sed", "-i", "/worker_shutdown_timeout/d", "/etc/nginx/nginx.conf"),
+                *RELOAD,
+            ),
         ),
         _reload_shutdown,
         ("dev-reconnect-storm",),
@@ -166,7 +170,7 @@ CAUSES: tuple[Cause, ...] = (
             "them a window.",
             "Links survive the next change of nginx.",
             Auto.YES,
-            "systemctl reload nginx",
+            (("systemctl", "reload", "nginx"),),
         ),
         _restart,
         ("dev-reconnect-storm",),

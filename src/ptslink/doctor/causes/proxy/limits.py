@@ -15,6 +15,7 @@ from ptslink.doctor.causes.failing import (
     where,
 )
 from ptslink.doctor.causes.proxy.common import hung_up, nginx_config, nginx_fix, returning
+from ptslink.doctor.commands import written
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import link_location
 
@@ -167,9 +168,16 @@ CAUSES: tuple[Cause, ...] = (
         nginx_fix(
             "Raise worker_rlimit_nofile and worker_connections, and LimitNOFILE of nginx.service.",
             "No more 'Too many open files' lines; connections are answered.",
-            command="install -d /etc/systemd/system/nginx.service.d && printf "
-            "'[Service]\\nLimitNOFILE=65536\\n' > /etc/systemd/system/nginx.service.d/limits.conf"
-            " && systemctl daemon-reload && systemctl restart nginx",
+            commands=(
+                ("mkdir", "-p", "/etc/systemd/system/nginx.service.d"),
+                written(
+                    "/etc/systemd/system/nginx.service.d/limits.conf",
+                    "[Service]",
+                    "LimitNOFILE=65536",
+                ),
+                ("systemctl", "daemon-reload"),
+                ("systemctl", "restart", "nginx"),
+            ),
         ),
         _emfile,
         RETRY_AFTERMATH,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
-from ptslink.doctor.causes.failing import PROVISION_NGINX, PROVISION_SERVER, match
+from ptslink.doctor.causes.failing import match
 from ptslink.doctor.causes.proxy.common import direct_only, nginx_fix, returning
+from ptslink.doctor.commands import PROVISION_NGINX, PROVISION_SERVER
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import Link, constant, current, links, mass_drops, near, timers
 

@@ -21,6 +21,7 @@ from ptslink.doctor.causes.failing import (
 )
 from ptslink.doctor.causes.proxy.common import direct_only, nginx_config, nginx_fix
 from ptslink.doctor.causes.tls.handshake import is_plain
+from ptslink.doctor.commands import journal
 from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import link_location, near
 
@@ -248,7 +249,7 @@ _ALLOW_CONNECT = Fix(
     "Allow it: httpd_can_network_connect on.",
     "getsebool says on; the upgrade is answered with 101.",
     Auto.YES,
-    "setsebool -P httpd_can_network_connect on",
+    (("setsebool", "-P", "httpd_can_network_connect", "on"),),
 )
 
 CAUSES: tuple[Cause, ...] = (
@@ -280,8 +281,11 @@ CAUSES: tuple[Cause, ...] = (
             "Start the service and see why it stopped.",
             "ss -ltn shows the service's port, and the upgrade is answered with 101.",
             Auto.YES,
-            "systemctl reset-failed ptslink; systemctl enable --now ptslink && journalctl -u "
-            "ptslink -n 50",
+            (
+                ("systemctl", "reset-failed", "ptslink"),
+                ("systemctl", "enable", "--now", "ptslink"),
+                journal("ptslink", lines=50),
+            ),
         ),
         _upstream_refused,
         RETRY_AFTERMATH,
@@ -296,7 +300,11 @@ CAUSES: tuple[Cause, ...] = (
             "rule on the loopback interface.",
             "Handshakes through nginx are answered at once.",
             Auto.ASK,
-            "systemctl status ptslink; nft list ruleset | grep -w lo; systemctl restart ptslink",
+            (
+                ("systemctl", "status", "ptslink"),
+                ("nft", "list", "ruleset"),
+                ("systemctl", "restart", "ptslink"),
+            ),
         ),
         _upstream_timeout,
         (*RETRY_AFTERMATH, "px-read-timeout-60"),
@@ -318,7 +326,11 @@ CAUSES: tuple[Cause, ...] = (
             "sandbox, 97 a forbidden address family, 99, 101 or 113 the address in proxy_pass.",
             "The connect succeeds, and the upgrade is answered with 101.",
             Auto.ASK,
-            "systemctl cat nginx; aa-status; journalctl -k -g 'apparmor|avc' -n 20 --no-pager",
+            (
+                ("systemctl", "cat", "nginx"),
+                ("aa-status",),
+                ("journalctl", "-k", "-g", "apparmor|avc", "-n", "20", "--no-pager"),
+            ),
         ),
         _connect_failed,
         RETRY_AFTERMATH,

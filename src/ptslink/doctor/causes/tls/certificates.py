@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 from ptslink.doctor.attempts import Attempt, attempts
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
-    PROVISION_NGINX,
-    RELOAD,
     RETRY_AFTERMATH,
     failing,
     match,
@@ -18,7 +16,6 @@ from ptslink.doctor.causes.tls.common import (
     BAD,
     EXPIRED,
     NO_ISSUER,
-    PROVISION_TLS,
     SHAKES,
     UNKNOWN,
     alerts,
@@ -28,6 +25,7 @@ from ptslink.doctor.causes.tls.common import (
     served_certificates,
     target_host,
 )
+from ptslink.doctor.commands import PROVISION_NGINX, PROVISION_TLS, RELOAD
 from ptslink.doctor.evidence import Case, Evidence, Json
 
 #: OpenSSL's verify return codes (X509_V_ERR_*).

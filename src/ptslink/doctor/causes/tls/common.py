@@ -10,7 +10,6 @@ from ptslink.doctor.attempts import Attempt, troubles
 from ptslink.doctor.evidence import Case, Evidence, Status
 from ptslink.doctor.probe.target import is_address
 
-PROVISION_TLS = "ansible-playbook -i INVENTORY site.yml --tags tls_certificate,nginx_proxy"
 SHAKES = "The TLS handshake of the controller completes."
 
 #: Alerts by which clients refuse a certificate (RFC 8446 6.2).

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from ptslink.doctor.attempts import Attempt, troubles
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
-    PROVISION_NGINX,
-    RELOAD,
     RETRY_AFTERMATH,
     failing,
     match,
     said,
 )
 from ptslink.doctor.causes.tls.common import (
-    PROVISION_TLS,
     REFUSES_CERTIFICATE,
     SHAKES,
     alerts,
@@ -26,6 +23,7 @@ from ptslink.doctor.causes.tls.common import (
     served_certificates,
     tls_sites,
 )
+from ptslink.doctor.commands import PROVISION_NGINX, PROVISION_TLS, RELOAD
 from ptslink.doctor.evidence import Case, Json
 
 
