@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import threading
 import time
@@ -27,6 +28,8 @@ MAX_WAITING: Final = 20_000
 #: thread, cost as much as many lines.
 COLLECT_SECONDS: Final = 0.25
 _RETENTION_EVERY: Final = 600.0
+#: Seconds that the thread waits for lines at most, so that it is seen to be alive.
+TICK_SECONDS: Final = 5.0
 #: Types of files that tell how links come and go; all others hold messages.
 CONNECTION_TYPES: Final = frozenset(
     {"Connection", "ConnectionIssue", "Disconnection", "ShortConnection", "Server"}
@@ -137,9 +140,17 @@ class LogFiles:
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._next_retention = 0.0
         self._written = 0  # bytes since the last look at the retention
+        self._ticked = time.monotonic()
         #: Lines that were not written, since start.
         self.dropped = 0
         self.failure = ""
+
+    @property
+    def ticked(self) -> float:
+        """When the thread was last seen to go on, on the monotonic clock; minus infinity when it
+        has ended."""
+        ended = self._thread.ident is not None and not self._thread.is_alive()
+        return -math.inf if ended and not self._closing.is_set() else self._ticked
 
     def start(self) -> None:
         """Start the thread."""
@@ -163,33 +174,37 @@ class LogFiles:
     def _run(self) -> None:
         closing = False
         while not closing:
-            self._wake.wait()
+            self._wake.wait(TICK_SECONDS)
             closing = self._closing.wait(COLLECT_SECONDS)
             self._wake.clear()
             waiting = self._waiting
-            self._write([waiting.popleft() for _ in range(len(waiting))])
-            due = time.monotonic() >= self._next_retention
-            if due or self._written > self._keep_bytes // 20:
-                self._next_retention = time.monotonic() + _RETENTION_EVERY
-                self._written = 0
-                self._retain()
+            lines = [waiting.popleft() for _ in range(len(waiting))]
+            try:
+                if lines:  # else a failure would look mended
+                    self._write(lines)
+                due = time.monotonic() >= self._next_retention
+                if due or self._written > self._keep_bytes // 20:
+                    self._next_retention = time.monotonic() + _RETENTION_EVERY
+                    self._written = 0
+                    self._retain()
+            except Exception as error:
+                # Nothing here may end the thread: no line would be written any more, in silence.
+                self.failure = f"{type(error).__name__}: {error}"
+                self.dropped += len(lines)
+            self._ticked = time.monotonic()
 
     def _write(self, lines: Iterable[Line | PacketLine]) -> None:
         texts: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         stream: list[str] = []
         for line in lines:
-            at = moment(line.at)
-            if isinstance(line, PacketLine):
-                texts[line.file, at[:10]].append(line.text(at))
-                continue
-            facts = line.facts
-            if self._out is not None:
-                rest = "}" if facts == "{}" else f",{facts[1:]}"
-                stream.append(f'{{"time":"{at}","message":{to_json(line.message)}{rest}')
-            if self._directory is not None:
-                text = f"{at} {line.message} {facts}\n"
-                for type_ in line.files:
-                    texts[type_, at[:10]].append(text)
+            try:
+                self._sort_in(line, texts, stream)
+            except Exception as error:
+                # One line that cannot be made is not worth those beside it.
+                self.dropped += 1
+                fault = f"A line could not be written: {type(error).__name__}: {error}"
+                now = time.time_ns() // 1_000_000
+                self._sort_in(Line(now, ("Server",), fault), texts, stream)
         if stream and self._out is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._out.write(("\n".join(stream) + "\n").encode("utf-8", "replace"))
@@ -203,6 +218,23 @@ class LogFiles:
         except OSError as error:
             self.failure = f"{self._directory}: {error.strerror}"
             self.dropped += sum(len(parts) for parts in texts.values())
+
+    def _sort_in(
+        self, line: Line | PacketLine, texts: dict[tuple[str, str], list[str]], stream: list[str]
+    ) -> None:
+        """Make the texts of a line: for the files of its types, and for the stream."""
+        at = moment(line.at)
+        if isinstance(line, PacketLine):
+            texts[line.file, at[:10]].append(line.text(at))
+            return
+        facts = line.facts
+        if self._out is not None:
+            rest = "}" if facts == "{}" else f",{facts[1:]}"
+            stream.append(f'{{"time":"{at}","message":{to_json(line.message)}{rest}')
+        if self._directory is not None:
+            text = f"{at} {line.message} {facts}\n"
+            for type_ in line.files:
+                texts[type_, at[:10]].append(text)
 
     def _append(self, name: str, text: str) -> None:
         assert self._directory is not None

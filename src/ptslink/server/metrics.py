@@ -57,6 +57,12 @@ class _AppCollector(Collector):
             ("ptslink_frames_rsv1", "Frames with a tolerated RSV1 bit.", app.rsv1.get("rsv1", 0)),
         ):
             yield CounterMetricFamily(name, text, value=count)
+        ages = GaugeMetricFamily(
+            "ptslink_silent_seconds", "Seconds since a part was seen to go on.", labels=["part"]
+        )
+        for part, age in app.vitals.ages().items():
+            ages.add_metric([part], age)
+        yield ages
         yield _labelled("ptslink_attempts", "Attempts to connect.", "verdict", app.attempts)
         yield _labelled("ptslink_link_endings", "How links ended.", "ending", app.endings)
         yield _labelled("ptslink_leniencies", "Leniencies needed.", "name", app.leniencies)
