@@ -86,6 +86,8 @@ class App:
         self.rules: Rules = config.rules()
         self.stopping = False
         self.started = time.time()
+        # Of the code that runs, and looking it up takes milliseconds.
+        self.version = version()
         self.admission = Admission(
             connections=config.limits.connections,
             per_address=config.limits.connections_per_address,
@@ -442,7 +444,7 @@ class App:
         logs = self._logs
         return {
             "status": status,
-            "version": version(),
+            "version": self.version,
             "uptime_seconds": int(time.time() - self.started),
             "controllers": self.registry.links,
             "connections": self.admission.open,

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ptslink.handshake.head import Head
 from ptslink.journal.entry import Evidence, Health, Journal
 from ptslink.journal.logfiles import Line, LogFiles, to_json
+from ptslink.server.admission import counted_as
 from ptslink.server.registry import Session
 from ptslink.server.seam import Caller, Ending
 
@@ -81,7 +82,7 @@ class EvidenceLog:
         text = to_json(detail)
         self._journal.record(Evidence("attempt", at, controller, remote, code, text))
         # Refused callers are told apart by address: a stranger may name any controller.
-        caller = (controller or remote) if status == 101 else remote
+        caller = (controller or remote) if status == 101 else counted_as(remote)
         if self._may_say(caller, code, at):
             facts = _facts("attempt", code, remote, controller, text)
             who = f"PTS Controller {controller}" if controller else _NOBODY

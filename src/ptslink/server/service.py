@@ -133,7 +133,8 @@ class Server:
         numbers = itertools.count(1)
         limits = front_limits(self.app.config, self.app.rsv1)
         fronts = Fronts(self.app, limits, self._wheel, numbers, self._certificates)
-        admins = Fronts(self.admin, FrontLimits(), self._wheel, numbers)
+        # A back office may take its time over a page of records.
+        admins = Fronts(self.admin, FrontLimits(send_seconds=600), self._wheel, numbers)
 
         self.port, self.tls_port, self.admin_port = listeners.ports()
         # A connection asked for its own port costs a system call each.

@@ -58,6 +58,17 @@ async def test_health_ready_and_the_routes(serve) -> None:
     assert "GET /metrics" in missing.json["routes"]
 
 
+async def test_whoever_asks_for_the_health_costs_no_look_into_files(serve, monkeypatch) -> None:
+    server = await serve()
+
+    def searched(_: str) -> str:
+        raise AssertionError("searches the installed packages")
+
+    monkeypatch.setattr("importlib.metadata.version", searched)
+    for port in (server.port, server.admin_port):
+        assert (await get(port, "/health")).status == 200
+
+
 async def test_metrics_count_what_happened(serve) -> None:
     server = await serve()
     wire = await Wire.link(server.port, Sec_WebSocket_Key="test")
