@@ -16,8 +16,16 @@ from typing import Final
 BARE_LF: Final = "bare-lf"
 #: Flaw: empty lines came before the request line (RFC 9112 section 2.2: ignore them).
 LEADING_EMPTY_LINES: Final = "leading-empty-lines"
+#: Flaw: a field name holds blanks (RFC 9112 section 5.1 forbids them); the line is left out.
+BLANK_IN_NAME: Final = "blank-in-header-name"
 #: Flaw: bytes outside ASCII in a field value (RFC 9110 section 5.5: opaque, obsolete).
 NON_ASCII_VALUE: Final = "non-ascii-value"
+
+#: Fault: what a proxy puts before a connection, in its versions 1 and 2 (the PROXY protocol's
+#: specification, sections 2.1 and 2.2).
+PROXY_PROTOCOL: Final = "proxy-protocol"
+_PROXY_1: Final = b"PROXY "
+_PROXY_2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 
 MAX_FIELDS: Final = 100
 MAX_REQUEST_LINE: Final = 8192
@@ -27,6 +35,12 @@ _VERSION = re.compile(r"HTTP/(\d)\.(\d)")
 _LEADING = re.compile(rb"(?:\r?\n)+")
 #: What an HTTP method may begin with; anything else in the first byte is no HTTP request.
 _FIRST_BYTE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r\n]")
+
+#: A line whose name holds blanks but does not begin with one (that would be a folded line).
+_BLANK_NAME = re.compile(rb"\n([^\s:][^\r\n:]*[ \t][^\r\n:]*):")
+#: Fields that say where a request ends. One that is left out would let two readers of the same
+#: bytes see different requests (RFC 9112 section 11.2).
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
 
 #: Field names whose values never reach a log (PTS-2 protocol, quirk 16).
 SECRET_FIELDS: Final = frozenset(
@@ -106,11 +120,18 @@ class Head:
         ]
 
     def redacted(self) -> list[tuple[str, str]]:
-        """The fields fit for a log: credentials and signatures replaced."""
+        """The fields fit for a log: credentials and signatures replaced, and of a line that was
+        left out the name alone."""
         return [
             (name, "<redacted>" if name.lower() in SECRET_FIELDS else value)
             for name, value in self.fields
-        ]
+        ] + [(name, "<left out>") for name in self.blank_names()]
+
+    def blank_names(self) -> list[str]:
+        """The names of the lines that were left out for the blanks in them."""
+        if BLANK_IN_NAME not in self.flaws:
+            return []
+        return [name.decode("latin-1") for name in _BLANK_NAME.findall(self.raw)]
 
 
 @dataclass(slots=True)
@@ -155,6 +176,9 @@ def looks_wrong(start: bytes | bytearray | memoryview) -> HeadError | None:
     would only say "slow". Returns None while the bytes may still become a request.
     """
     first = bytes(start[:24])
+    proxy = _proxy_fault(first)
+    if proxy is not None:
+        return proxy
     if first[:2] == b"\x16\x03":
         return HeadError(
             400, "tls-on-plain-port", "A TLS handshake arrived on a port that speaks plain HTTP."
@@ -164,6 +188,19 @@ def looks_wrong(start: bytes | bytearray | memoryview) -> HeadError | None:
             400, "not-http", "The first byte cannot begin an HTTP request (RFC 9112 section 3)."
         )
     return None
+
+
+def _proxy_fault(start: bytes) -> HeadError | None:
+    version = 1 if start.startswith(_PROXY_1) else 2 if start.startswith(_PROXY_2) else 0
+    if not version:
+        return None
+    return HeadError(
+        400,
+        PROXY_PROTOCOL,
+        f"The connection begins with a PROXY protocol line of version {version}, which is not"
+        " spoken here; switch it off in the proxy or load balancer (HAProxy: send-proxy; nginx:"
+        " proxy_protocol), which may send X-Real-IP instead.",
+    )
 
 
 def head_end(buffer: bytes | bytearray, start: int = 0) -> int:
@@ -214,6 +251,9 @@ def _kin(before: bytes, after: bytes) -> Kin | None:
 
 def _parse(raw: bytes) -> Head:
     flaws: list[str] = []
+    proxy = _proxy_fault(raw)
+    if proxy is not None:
+        raise proxy
     lead = _LEADING.match(raw)
     if lead is not None:
         flaws.append(LEADING_EMPTY_LINES)
@@ -227,6 +267,8 @@ def _parse(raw: bytes) -> Head:
     lines = lines[:-2] if lines[-1] == "" else lines
     method, target, version = _request_line(lines[0])
     fields = _fields(lines[1:])
+    if len(fields) < len(lines) - 1:
+        flaws.append(BLANK_IN_NAME)
     if not text.isascii():
         flaws.append(NON_ASCII_VALUE)
     return Head(raw, method, target, version, fields, tuple(flaws))
@@ -283,10 +325,14 @@ def _fields(lines: list[str]) -> tuple[tuple[str, str], ...]:
         if not colon:
             raise HeadError(400, "field-without-colon", "A header line has no colon.")
         if not _is_token(name):
+            bare = re.sub("[ \t]", "", name)
+            if _is_token(bare) and bare.lower() not in _FRAMING:
+                continue  # the caller sees that it is missing
             raise HeadError(
                 400,
                 "malformed-field-name",
-                "A header name is empty or holds white space or a forbidden character.",
+                f"The header name {name[:40]!r} is empty or holds white space or a forbidden "
+                "character.",
             )
         value = value.strip(" \t")
         if "\0" in value or "\r" in value:

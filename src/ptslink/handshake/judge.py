@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from ptslink.handshake import basic, signature
 from ptslink.handshake.accept import accept_value
-from ptslink.handshake.head import BARE_LF, Head
+from ptslink.handshake.head import BARE_LF, BLANK_IN_NAME, Head
 from ptslink.handshake.identity import Identity, identify
 from ptslink.handshake.path import link_path
 
@@ -92,6 +92,16 @@ def asks_to_upgrade(head: Head) -> bool:
     )
 
 
+def refuse_blanks(head: Head, rules: Rules) -> tuple[int, str, str] | None:
+    """Lines that were left out for the blanks in their names, where the profile is strict, common
+    to upgrades and uploads: (status, code, reason) or None."""
+    if rules.profile != "strict" or BLANK_IN_NAME not in head.flaws:
+        return None
+    names = ", ".join(f"{name[:40]!r}" for name in head.blank_names())
+    reason = f"Blanks in the name of a header line (RFC 9112 section 5.1): {names[:200]}."
+    return (400, BLANK_IN_NAME, reason)
+
+
 def refuse_identity(head: Head, identity: Identity, rules: Rules) -> tuple[int, str, str] | None:
     """Credentials and allow-list, common to upgrades and uploads: (status, code, reason) or None.
 
@@ -99,6 +109,13 @@ def refuse_identity(head: Head, identity: Identity, rules: Rules) -> tuple[int, 
     """
     if rules.users and not basic.permitted(rules.users, head.get("authorization")):
         sent = head.get("authorization") is not None
+        if (head.get("authorization") or "").partition(" ")[0].lower() == "digest":
+            return (
+                401,
+                "digest-credentials",
+                "The controller is set to Digest authentication, this server speaks Basic; choose"
+                " Basic in the controller's settings of the remote server.",
+            )
         return (
             401,
             "wrong-credentials" if sent else "missing-credentials",
@@ -139,6 +156,11 @@ def _judge(head: Head, rules: Rules) -> Verdict:
     def refuse(status: int, code: str, reason: str, *headers: tuple[str, str]) -> Verdict:
         return Verdict(status, code, reason, identity, headers, tuple(notes))
 
+    blanks = refuse_blanks(head, rules)
+    if blanks is not None:
+        return refuse(*blanks)
+    if BLANK_IN_NAME in head.flaws:
+        notes.append(BLANK_IN_NAME)
     if link_path(head.target) not in rules.paths:
         return refuse(
             404,

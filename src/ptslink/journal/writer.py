@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import sqlite3
 import threading
@@ -33,6 +34,8 @@ EVIDENCE_WAIT: Final = 0.1
 MAX_EVIDENCE: Final = 10_000
 #: Seconds between attempts to get a failing journal back.
 RETRY_SECONDS: Final = 1.0
+#: Seconds that the thread waits for work at most, so that it is seen to be alive.
+TICK_SECONDS: Final = 5.0
 
 #: Seconds between looks at the retention of evidence.
 TRIM_SECONDS: Final = 60.0
@@ -89,6 +92,7 @@ class JournalWriter:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._ending = False
         self._failed_at = 0.0
+        self._ticked = time.monotonic()
         self._unsettled = 0
         self._waiter: asyncio.Future[None] | None = None
 
@@ -99,6 +103,12 @@ class JournalWriter:
             self._health.reason = "the journal's thread has ended; restart the server"
             self._health.since = self._health.since or int(time.time() * 1000)
         return self._health
+
+    @property
+    def ticked(self) -> float:
+        """When the thread was last seen to go on, on the monotonic clock; minus infinity when it
+        has ended."""
+        return -math.inf if self._lost() else self._ticked
 
     def _lost(self) -> bool:
         """Whether the thread is gone although nobody told it to end."""
@@ -182,6 +192,7 @@ class JournalWriter:
         evidence: list[Evidence] = []
         running = True
         while running:
+            self._ticked = time.monotonic()
             try:
                 running = self._gather(entries, evidence)
                 self._work(entries, evidence)
@@ -196,6 +207,7 @@ class JournalWriter:
         """Commit and settle all of it; leaves the lists empty, but for evidence of a failure."""
         rounds = 1 + len(evidence) // 1000
         while entries:
+            self._ticked = time.monotonic()
             batch = entries[:MAX_BATCH]
             for entry in batch:
                 self._complete(entry)
@@ -227,7 +239,7 @@ class JournalWriter:
                 if entries or (evidence and ok):
                     item = self._queue.get_nowait()
                 else:
-                    item = self._queue.get(timeout=None if ok else self._retry)
+                    item = self._queue.get(timeout=TICK_SECONDS if ok else self._retry)
             except queue.Empty:
                 return True
             if item is None:

@@ -1,7 +1,7 @@
 """The admin surface: health, readiness, metrics, records, connected controllers, commands.
 
-Implements `ptslink.server.seam.Handler` for the admin listeners. Commands are taken on the Unix
-socket alone, whose file permissions say who may.
+Implements `ptslink.server.seam.Handler` for the admin listeners. Records are read and commands
+taken on the Unix socket alone, whose file permissions say who may.
 """
 
 from __future__ import annotations
@@ -31,8 +31,12 @@ _ROUTES: Final = {
     "GET /ready": "may controllers be sent here",
     "GET /metrics": "counters for Prometheus",
     "GET /controllers": "who is connected",
-    "GET /records?after=N&limit=N&type=T&controller=ID&journal=J": "records behind a cursor",
-    "GET /variants?after=N&limit=N&type=T&controller=ID&journal=J": "other contents of records",
+    "GET /records?after=N&limit=N&type=T&controller=ID&journal=J": (
+        "records behind a cursor; Unix socket only"
+    ),
+    "GET /variants?after=N&limit=N&type=T&controller=ID&journal=J": (
+        "other contents of records; Unix socket only"
+    ),
     "POST /controllers/ID/command": 'ask a controller, {"Type": "GetDateTime"}; Unix socket only',
 }
 
@@ -68,7 +72,8 @@ class AdminApp:
         reading = head.method in ("GET", "HEAD")
         match parts:
             case ["health"] if reading:
-                return self._app.health_answer()
+                health = self._app.health()
+                return _answer(200 if health["status"] == "ok" else 503, health)
             case ["ready"] if reading:
                 return self._ready()
             case ["metrics"] if reading:
@@ -76,6 +81,8 @@ class AdminApp:
                 return Answer(200, (("Content-Type", CONTENT_TYPE),), content)
             case ["controllers"] if reading:
                 return _answer(200, {"controllers": self._controllers()})
+            case ["records" | "variants"] | ["controllers", _, "command"] if peer.local_port:
+                return self._not_here(parts[0])
             case ["records" | "variants" as table] if reading:
                 return self._records(peer, dict(parse_qsl(target.query)), table == "variants")
             case ["controllers", name, "command"] if head.method == "POST":
@@ -109,8 +116,21 @@ class AdminApp:
     # Routes.
 
     def _ready(self) -> Answer:
-        ready = self._app.journal.health.ok and not self._app.stopping
+        ready = self._app.health()["status"] == "ok"
         return _answer(200 if ready else 503, {"ready": ready})
+
+    def _not_here(self, route: str) -> Answer:
+        """A TCP port is open to every user of this machine; the Unix socket has permissions."""
+        path = self._app.config.admin.socket or "(admin.socket is empty in the configuration)"
+        if route == "controllers":
+            how = "Commands are taken on the admin Unix socket alone: ptslink ask"
+        else:
+            how = (
+                "Records are read on the admin Unix socket alone: "
+                f"curl --unix-socket {path} 'http://localhost/{route}?after=0'"
+            )
+        message = f"{how}, as root or a member of the server's group."
+        return _answer(403, {"error": "not-here", "message": message})
 
     def _controllers(self) -> list[dict[str, Any]]:
         return [
@@ -175,14 +195,6 @@ class AdminApp:
         return Answer(200, JSON, msgspec.json.encode(content) + b"\n")
 
     def _command(self, peer: Peer, name: str, body: bytes) -> Answer | None:
-        if peer.address:
-            return _answer(
-                403,
-                {
-                    "error": "not-here",
-                    "message": "Commands are taken on the admin Unix socket alone.",
-                },
-            )
         try:
             content = json.loads(body)
             type_ = content["Type"]

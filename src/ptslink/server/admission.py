@@ -6,7 +6,10 @@ are counted against it.
 
 A connection is nobody's until it has brought a request, so those that wait for one are never a
 reason to refuse another: where there are too many, the one that has waited longest gives way.
-Whoever holds connections open in silence thus shuts out nobody but itself.
+Whoever holds connections open in silence thus shuts out nobody but itself. A tenth of
+all places is for known controllers alone: strangers get no more links than the rest.
+
+Addresses of IPv6 are counted by their first 64 bits: one customer of a provider has all of those.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from ptslink.server.seam import Arrival
 _MAX_ADDRESSES: Final = 50_000
 #: Connections asked to give way before a newcomer is refused.
 _TRIED_AT_MOST: Final = 100
+#: Connections without a byte, from one address, after which it is named.
+SILENT_TIMES: Final = 60
 
 
 @lru_cache(maxsize=4096)
@@ -58,6 +63,7 @@ class Admission:
         proxies: tuple[IPv4Network | IPv6Network, ...] = (),
     ) -> None:
         self._limit = connections
+        self._reserve = connections // 10
         self._per_address = per_address
         self._failure_limit = failures
         self._proxies = proxies
@@ -67,7 +73,9 @@ class Admission:
         self._waiting: dict[int, Arrival] = {}
         self._waiting_at: dict[str, dict[int, Arrival]] = {}
         self._links: dict[str, int] = {}
+        self._linked = 0
         self._failed: dict[str, int] = {}
+        self._silent: dict[str, int] = {}
         self._minute = 0
 
     def arrive(self, peer: Arrival) -> str | None:
@@ -79,7 +87,7 @@ class Admission:
             refusal = f"{self._limit} connections are open, which is the limit."
         elif peer.address and not self._is_proxy(peer.address):
             # A proxy's connections are many callers'; it has read their requests already.
-            others = self._waiting_at.setdefault(peer.address, {})
+            others = self._waiting_at.setdefault(counted_as(peer.address), {})
             if len(others) >= self._per_address and not _make_room(others):
                 refusal = f"{self._per_address} requests of this address are being answered."
             others[peer.number] = peer
@@ -94,24 +102,47 @@ class Admission:
     def _found(self, peer: Arrival) -> None:
         """The connection waits no longer: it is a link, or gone."""
         self._waiting.pop(peer.number, None)
-        others = self._waiting_at.get(peer.address)
+        address = counted_as(peer.address)
+        others = self._waiting_at.get(address)
         if others is not None:
             others.pop(peer.number, None)
             if not others:
-                del self._waiting_at[peer.address]
+                del self._waiting_at[address]
 
     @property
     def waiting(self) -> int:
         """Connections without a link."""
         return len(self._waiting)
 
+    def crowded(self) -> str | None:
+        """Why a stranger gets no link, where only the places of known controllers are left; else
+        None."""
+        if not self._reserve or self._linked < self._limit - self._reserve:
+            return None
+        return (
+            f"{self._linked} links are open; of {self._limit} places the last {self._reserve} are "
+            "for known controllers."
+        )
+
+    def silent(self, address: str) -> int:
+        """Count a connection that ended without a byte; how many there were from the address."""
+        address = counted_as(address)
+        count = self._silent.get(address, 0) + 1
+        if count > 1 or len(self._silent) < _MAX_ADDRESSES:
+            self._silent[address] = count
+        return count
+
     def link(self, peer: Arrival, address: str) -> None:
         """The connection became a link: count it in for the caller's address."""
         self._found(peer)
+        self._linked += 1
+        address = counted_as(address)
         self._links[address] = self._links.get(address, 0) + 1
 
     def unlink(self, address: str) -> None:
         """Count an open link of an address out."""
+        self._linked -= 1
+        address = counted_as(address)
         left = self._links.get(address, 0) - 1
         if left > 0:
             self._links[address] = left
@@ -121,6 +152,7 @@ class Admission:
     def fail(self, address: str, now: float) -> None:
         """Count a refused or unfinished attempt; `now` in seconds."""
         self._turn(now)
+        address = counted_as(address)
         if address in self._failed or len(self._failed) < _MAX_ADDRESSES:
             self._failed[address] = self._failed.get(address, 0) + 1
 
@@ -134,6 +166,7 @@ class Admission:
             links: whether open links of the address do.
         """
         self._turn(now)
+        address = counted_as(address)
         if failures and self._failed.get(address, 0) >= self._failure_limit:
             return f"more than {self._failure_limit} failed attempts within a minute"
         if links and self._links.get(address, 0) >= self._per_address:

@@ -14,25 +14,27 @@ from typing import Any, Final
 
 from ptslink import version
 from ptslink.handshake.answer import document, explain
-from ptslink.handshake.head import Head, HeadError
+from ptslink.handshake.head import BLANK_IN_NAME, Head, HeadError
 from ptslink.handshake.identity import PROBE, identify
-from ptslink.handshake.judge import Rules, asks_to_upgrade, judge, refuse_identity
+from ptslink.handshake.judge import Rules, asks_to_upgrade, judge, refuse_blanks, refuse_identity
 from ptslink.handshake.path import link_path
 from ptslink.journal.entry import Clock, Entry, Journal
 from ptslink.journal.filing import OTHER_CONTROLLER
 from ptslink.journal.logfiles import LogFiles, PacketLine
+from ptslink.jsonpts.columns import COLUMNS
 from ptslink.jsonpts.confirmation import is_upload
 from ptslink.jsonpts.envelope import UNREADABLE, fault
 from ptslink.jsonpts.repair import NOT_UTF8
 from ptslink.server import upload
-from ptslink.server.admission import Admission
+from ptslink.server.admission import SILENT_TIMES, Admission, counted_as
 from ptslink.server.config import Config
-from ptslink.server.downlink import Downlink
-from ptslink.server.evidence import EvidenceLog, ending_code
+from ptslink.server.downlink import ALLOWED, Downlink
+from ptslink.server.evidence import EvidenceLog, ending_label
 from ptslink.server.intake import Intake
 from ptslink.server.registry import Registry, Session
-from ptslink.server.seam import Answer, Arrival, Caller, Ending, Peer
+from ptslink.server.seam import HOLD_STOPPING, Answer, Arrival, Caller, Ending, Peer
 from ptslink.server.uplink import Uplink
+from ptslink.server.vitals import LOGS, Vitals
 
 JSON: Final = (("Content-Type", "application/json"),)
 
@@ -43,8 +45,18 @@ REPLACED: Final = 4000
 
 #: Controllers whose clock offset is remembered between links.
 _MAX_CLOCKS: Final = 100_000
-#: Names of packet Types that get counters and log files of their own at most; the rest share one.
+#: Names of packet Types that get counters and log files of their own at most, besides those that a
+#: controller is known to use (PTS-2 protocol 2.3 and 2.4); the rest share one.
 _MAX_TYPES: Final = 64
+_KNOWN_TYPES: Final = frozenset(
+    {
+        *COLUMNS,
+        "UploadStatus",
+        "UploadConfiguration",
+        "RequestTagsInformation",
+        *(type_.removeprefix("Get") for type_ in ALLOWED),
+    }
+)
 
 
 class App:
@@ -77,6 +89,8 @@ class App:
         self.rules: Rules = config.rules()
         self.stopping = False
         self.started = time.time()
+        # Of the code that runs, and looking it up takes milliseconds.
+        self.version = version()
         self.admission = Admission(
             connections=config.limits.connections,
             per_address=config.limits.connections_per_address,
@@ -89,10 +103,12 @@ class App:
         self.packets: dict[str, int] = {}
         self.rsv1: dict[str, int] = {}
         self.on_empty: Callable[[], None] | None = None
+        self.vitals = Vitals({})
         self._logs = logs
         self.intake = Intake(self._known, config.limits.new_controllers_per_address, evidence)
         self._uplink = Uplink(journal, self.intake)
         self._zone = config.zone()
+        self._invented = 0
         self._newcomers: set[str] = set()
         self._clocks = {id_: Clock(offset, self._zone) for id_, offset in (offsets or {}).items()}
         self._upload_paths = frozenset(link_path("/" + p) for p in config.listen.upload_paths)
@@ -105,14 +121,21 @@ class App:
         reason = self.admission.arrive(peer)
         if reason is None:
             return None
-        self._attempt(peer, peer.address, None, 503, "too-many-connections", reason)
+        return self._no_room(peer, peer.address, None, reason)
+
+    def _no_room(
+        self, peer: Caller, remote: str, head: Head | None, reason: str, controller: str = ""
+    ) -> Answer:
+        self._attempt(peer, remote, head, 503, "too-many-connections", reason, controller)
         content = {"error": "too-many-connections", "message": reason}
         return Answer(503, (*JSON, ("Retry-After", "10")), document(content), close=True)
 
     def request(self, peer: Peer, head: Head, body: bytes) -> Answer | None:
         path = link_path(head.target)
         if path == "health" and head.method in ("GET", "HEAD") and not asks_to_upgrade(head):
-            return self.health_answer()
+            # Whoever can reach the link may know whether it works, and no more.
+            status = self.health()["status"]
+            return Answer(200 if status == "ok" else 503, JSON, document({"status": status}))
         remote = self.admission.remote(peer.address, head)
         if head.method == "POST" and (path in self.rules.paths or path in self._upload_paths):
             return self._upload(peer, remote, head, body)
@@ -140,6 +163,13 @@ class App:
         status = error.status if answered else 0
         self.admission.fail(peer.address, time.time())
         self._attempt(peer, peer.address, None, status, error.code, error.reason, start=start)
+        if not start and self.admission.silent(peer.address) == SILENT_TIMES:
+            self.evidence.event(
+                "silent-caller",
+                f"{counted_as(peer.address)} connected {SILENT_TIMES} times and sent not one byte:"
+                " a health check, or it waits for the server to speak.",
+                peer=peer.address,
+            )
         if not answered:
             return None
         content = {
@@ -175,7 +205,7 @@ class App:
         self.downlink.ended(session)
         self.registry.remove(session)
         self.admission.unlink(session.remote)
-        _count(self.endings, ending_code(ending))
+        _count(self.endings, ending_label(ending))
         self.evidence.link(session, ending)
         if not len(self.registry) and self.on_empty is not None:
             self.on_empty()
@@ -191,17 +221,23 @@ class App:
         now = time.time()
         # Who guesses at passwords is counted whatever id is named, and an id that is known only
         # since it was met here takes as many links of its address as a stranger.
+        stranger = (
+            not self._known_of_old(identity.controller)
+            and self.registry.get(identity.controller) is None  # else it replaces its own
+        )
         excess = self.admission.too_much(
             remote,
             now,
             failures=verdict.status == 401 or not self._known(identity.controller),
-            links=not self._known_of_old(identity.controller)
-            and self.registry.get(identity.controller) is None,  # else it replaces its own
+            links=stranger,
         )
         if excess is not None:
             self._attempt(peer, remote, head, 429, "rate-limited", excess, identity.controller)
             content = {"error": "rate-limited", "message": f"Too many attempts: {excess}."}
             return Answer(429, (*JSON, ("Retry-After", "60")), document(content), close=True)
+        crowded = self.admission.crowded() if stranger and verdict.status == 101 else None
+        if crowded is not None:
+            return self._no_room(peer, remote, head, crowded, identity.controller)
         for note in verdict.notes:
             if note != PROBE:
                 _count(self.leniencies, note)
@@ -277,7 +313,9 @@ class App:
     def _upload(self, peer: Peer, remote: str, head: Head, body: bytes) -> Answer | None:
         identity = identify(head)
         controller = identity.controller
-        fault = refuse_identity(head, identity, self.rules)
+        if BLANK_IN_NAME in head.flaws:
+            _count(self.leniencies, BLANK_IN_NAME)
+        fault = refuse_blanks(head, self.rules) or refuse_identity(head, identity, self.rules)
         if fault is None:
             wrong = upload.signature_fault(head, body, self.rules)
             fault = (401, *wrong) if wrong is not None else None
@@ -361,8 +399,11 @@ class App:
         known = self.packets
         for packet in entry.packets:
             type_ = packet.type
-            if type_ not in known and len(known) >= _MAX_TYPES:
-                type_ = "Other"
+            if type_ not in known and type_ not in _KNOWN_TYPES:
+                if self._invented >= _MAX_TYPES:
+                    type_ = "Other"
+                else:
+                    self._invented += 1
             counts[type_] = counts.get(type_, 0) + 1
             known[type_] = known.get(type_, 0) + 1
             if not is_upload(packet.type):
@@ -398,30 +439,28 @@ class App:
         """Take no more messages, so that what came can be settled and confirmed."""
         self.stopping = True
         for session in self.registry:
-            session.peer.hold()
+            session.peer.hold(HOLD_STOPPING)
 
     def close_all(self) -> None:
         """Close every link with 1012, which tells a controller to come back."""
         self.stopping = True
         for session in self.registry:
             session.peer.close(SERVICE_RESTART, RESTART_REASON)
-            session.peer.go_on()
+            session.peer.go_on(HOLD_STOPPING)
 
     # Answers.
 
-    def health_answer(self) -> Answer:
-        """``GET /health``: 200 when all is well, 503 when records cannot be kept."""
-        content = self.health()
-        return Answer(200 if content["status"] == "ok" else 503, JSON, document(content))
-
     def health(self) -> dict[str, Any]:
-        """What ``GET /health`` says."""
+        """What ``GET /health`` says on the admin address; on the link's it is the status alone."""
         journal = self.journal.health
-        status = "stopping" if self.stopping else "ok" if journal.ok else "failing"
+        silent = self.vitals.silent()
+        # Logs that stand still are told; they are no reason to send controllers away.
+        failing = not journal.ok or any(part != LOGS for part in silent)
+        status = "stopping" if self.stopping else "failing" if failing else "ok"
         logs = self._logs
         return {
             "status": status,
-            "version": version(),
+            "version": self.version,
             "uptime_seconds": int(time.time() - self.started),
             "controllers": self.registry.links,
             "connections": self.admission.open,
@@ -431,13 +470,14 @@ class App:
                 "failing_since": journal.since,
             },
             "logs": {
-                "ok": not logs.failure,
+                "ok": not logs.failure and LOGS not in silent,
                 "reason": logs.failure or None,
                 "dropped": logs.dropped,
             }
             if logs
             else None,
             "refused_messages": self.intake.health(),
+            "silent": silent,
             "path": f"/{self.rules.path}",
         }
 

@@ -169,13 +169,14 @@ class Limits:
     connections: int = setting(
         10_000,
         s.whole(1, 1_000_000),
-        "connections in all; beyond, the one that has waited longest without a request gives way",
+        "connections in all; beyond, the one that has waited longest without a request gives way; "
+        "a tenth is for links of known controllers alone",
     )
     connections_per_address: int = setting(
         1000,
         s.whole(1, 1_000_000),
-        "links per address, known controllers excepted; and connections per address that are no "
-        "link yet: beyond, the one that has waited longest gives way",
+        "links per address (of IPv6 per /64), known controllers excepted; and connections per "
+        "address that are no link yet: beyond, the one that has waited longest gives way",
     )
     failures_per_minute: int = setting(
         600,
@@ -213,7 +214,9 @@ class Admin:
     address: str = setting("127.0.0.1", s.ADDRESS, "address of the admin listener")
     port: int = setting(9180, s.whole(0, 65535), "its TCP port; 0 lets the system choose")
     socket: Path | None = setting(
-        Path("/run/ptslink/admin.sock"), s.OPTIONAL_PATH, "Unix socket; the only place for commands"
+        Path("/run/ptslink/admin.sock"),
+        s.OPTIONAL_PATH,
+        "Unix socket; the only place for records and commands",
     )
     command_seconds: float = setting(
         15.0, s.number(1, 120, "seconds"), "time for a controller to reply to a command"

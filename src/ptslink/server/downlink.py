@@ -123,7 +123,13 @@ class Downlink:
             return False
         content: dict[str, Any] = {"type": packet.type, "error": packet.error}
         if packet.data:
-            content["data"] = json.loads(packet.data)
+            try:
+                content["data"] = json.loads(packet.data)
+                json.dumps(content["data"], allow_nan=False)
+            except (ValueError, RecursionError) as error:
+                # JSON that one reader takes is too deep, too long a number or infinite for another.
+                content["data"] = None
+                content["message"] = f"The reply's Data cannot be read: {error}"
         self.finish(waiting, content)
         return True
 

@@ -15,6 +15,7 @@ from ptslink.handshake.head import Head
 from ptslink.journal.entry import Entry, Evidence, Health, Journal
 from ptslink.journal.logfiles import Line, LogFiles, to_json
 from ptslink.journal.schema import ROW_BYTES
+from ptslink.server.admission import counted_as
 from ptslink.server.registry import Session
 from ptslink.server.seam import Caller, Ending
 
@@ -84,7 +85,7 @@ class EvidenceLog:
         text = to_json(detail)
         self._journal.record(Evidence("attempt", at, controller, remote, code, text))
         # Refused callers are told apart by address: a stranger may name any controller.
-        caller = (controller or remote) if status == 101 else remote
+        caller = (controller or remote) if status == 101 else counted_as(remote)
         if self._may_say(caller, code, at):
             facts = _facts("attempt", code, remote, controller, text)
             who = f"PTS Controller {controller}" if controller else _NOBODY
@@ -98,7 +99,7 @@ class EvidenceLog:
         detail = to_json(ending_detail(session, ending))
         controller = session.controller
         self._journal.record(Evidence("link", at, controller, session.remote, code, detail))
-        if self._may_say(controller or session.remote, code, at):
+        if self._may_say(controller or session.remote, ending_label(ending), at):
             short = ending.seconds < self._short
             message = (
                 f"PTS Controller {controller or '(no id)'} disconnected after "
@@ -231,6 +232,22 @@ def ending_code(ending: Ending) -> str:
         ending.close_rcvd or ending.close_sent or (1006, "")
     )
     return f"closed-{code}-by-{ending.closed_by}"
+
+
+def ending_label(ending: Ending) -> str:
+    """As `ending_code`, of a small number of names: a peer may close with any of 2000 codes."""
+    code = ending_code(ending)
+    if code.startswith("closed-") and code not in _USUAL:
+        return f"{code[:8]}xxx-{code[12:]}"
+    return code
+
+
+#: The closing codes of RFC 6455 section 7.4.1 and its registry, and our own.
+_USUAL: Final = frozenset(
+    f"closed-{code}-by-{who}"
+    for code in (*range(1000, 1016), 4000)
+    for who in ("peer", "server", "transport")
+)
 
 
 def describe(ending: Ending) -> str:

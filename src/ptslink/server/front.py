@@ -11,28 +11,61 @@ from __future__ import annotations
 import asyncio
 import enum
 import errno
+from dataclasses import replace
 from typing import Any, Final
 
 from ptslink.handshake.answer import render
 from ptslink.handshake.head import Head, HeadError, head_end, looks_wrong, parse_head
 from ptslink.server.framing import PING, Framing, name_fault
-from ptslink.server.seam import Answer, Ending, FrontLimits, Handler
+from ptslink.server.seam import (
+    HOLD_ANSWER,
+    HOLD_WRITING,
+    Answer,
+    Ending,
+    FrontLimits,
+    Handler,
+)
 from ptslink.server.wheel import Wheel
 
 #: Bytes received into at once. One buffer serves all connections: the loop hands each its bytes
 #: and is done with them before it reads for the next.
 SCRATCH_BYTES: Final = 65_536
-#: Seconds to read on after a refusal, so that the answer is not lost in a reset.
-LINGER_SECONDS: Final = 2.0
 
 
 class _State(enum.Enum):
-    HEAD = enum.auto()
-    BODY = enum.auto()
-    WAITING = enum.auto()
-    LINK = enum.auto()
-    LINGER = enum.auto()
-    GONE = enum.auto()
+    """Where a connection is. Every state ends by itself: what a peer may hold is one state's time
+    and what waits to be sent to it then, which is no more than one answer, or the answers to the
+    messages of a link that are under way, and the 64 KiB at which reading stops.
+
+    ======== ============================================= ============== =======================
+    state    what is heeded in it                          for so long    what happens then
+    ======== ============================================= ============== =======================
+    HEAD     bytes, the peer's end, `give_way`             head_seconds   close if silent, or 408
+    BODY     as HEAD, whose time goes on                   head_seconds   408
+    WAITING  `answer`; bytes are kept for later            answer_seconds 500
+    SENDING  the peer takes its answer, `give_way`         send_seconds   abort
+    LINK     frames, `send`, `close`, the peer's end       `_link_due`    CLOSING
+    CLOSING  frames and the peer's end                     close_seconds  abort
+    LAST     the peer takes its last answer, `give_way`    send_seconds   abort
+    LINGER   the peer's end, `give_way`                    linger_seconds abort
+    GONE     nothing
+    ======== ============================================= ============== =======================
+    """
+
+    HEAD = ("head", "head_seconds", "_late")
+    BODY = ("body", "head_seconds", "_late")
+    WAITING = ("waiting", "answer_seconds", "_unanswered")
+    SENDING = ("sending", "send_seconds", "_abort")
+    LINK = ("link", "", "")
+    CLOSING = ("closing", "close_seconds", "_abort")
+    LAST = ("last", "send_seconds", "_abort")
+    LINGER = ("linger", "linger_seconds", "_abort")
+    GONE = ("gone", "", "")
+
+    def __init__(self, _: str, limit: str, then: str) -> None:
+        #: Which of `FrontLimits` it may last, and the method that is called then.
+        self.limit = limit
+        self.then = then
 
 
 class Front(asyncio.BufferedProtocol):
@@ -53,7 +86,6 @@ class Front(asyncio.BufferedProtocol):
         "_bytes_in",
         "_bytes_out",
         "_cause",
-        "_closing_since",
         "_error",
         "_fault",
         "_first_bytes",
@@ -71,6 +103,7 @@ class Front(asyncio.BufferedProtocol):
         "_messages_out",
         "_need",
         "_opened_at",
+        "_paused_at",
         "_pings",
         "_pongs_seen",
         "_scanned",
@@ -81,7 +114,6 @@ class Front(asyncio.BufferedProtocol):
         "_transport",
         "_watched",
         "_wheel",
-        "_write_paused",
         "address",
         "context",
         "local_port",
@@ -116,7 +148,7 @@ class Front(asyncio.BufferedProtocol):
         self._framing: Framing | None = None
         self._since = 0.0
         self._holds = 0
-        self._write_paused = False
+        self._paused_at: float | None = None
         self._watched: float | None = None
         self._slot = 0
         self._bytes_in = self._bytes_out = 0
@@ -126,7 +158,6 @@ class Front(asyncio.BufferedProtocol):
         self._last_ping: float | None = None
         self._last_pong: float | None = None
         self._pings = self._pongs_seen = 0
-        self._closing_since: float | None = None
         self._cause: str | None = None
         self._error: str | None = None
         self._fault: str | None = None
@@ -139,20 +170,19 @@ class Front(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.address = peer[0].removeprefix("::ffff:")
-        self._since = self._loop.time()
+        self._enter(_State.HEAD)
         refusal = self._handler.arrived(self)
         if refusal is not None:
             self._finish(render(refusal.status, refusal.headers, refusal.body, keep=False))
-        self._watch(self._since + self._limits.head_seconds)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._scratch
 
     def buffer_updated(self, nbytes: int) -> None:
         self._bytes_in += nbytes
-        if self._state is _State.LINK:
+        if self._framing is not None:
             self._link_bytes(self._scratch[:nbytes])
-        elif self._state is not _State.LINGER and self._state is not _State.GONE:
+        elif self._state in _REQUESTS:
             if self._buffer is None:
                 self._buffer = bytearray()
             self._buffer += self._scratch[:nbytes]
@@ -162,30 +192,28 @@ class Front(asyncio.BufferedProtocol):
         """The peer ended its side. True keeps ours open for what is still to be written."""
         if self._cause is None:
             self._cause = "fin"
-        if self._state is _State.LINK and self._framing is not None:
+        if self._framing is not None:
             self._framing.receive_eof()
+            self._start_closing()
             return False
-        if self._state is _State.WAITING:
+        if self._state in (_State.WAITING, _State.SENDING):
             # A client may end its side and still read the answer it is owed.
             return True
         if self._state in (_State.HEAD, _State.BODY):
-            self._unfinished(
-                "closed-before-request", "The peer left before a request was complete."
-            )
+            self._enter(_State.LINGER)
+            self._unfinished(*_LEFT)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and self._cause in (None, "fin"):
             self._cause = _name_loss(exc)
-        if self._state in (_State.HEAD, _State.BODY):
-            self._unfinished(
-                "closed-before-request", "The peer left before a request was complete."
-            )
-        was_link = self._framing is not None
-        self._state = _State.GONE
+        before, self._state = self._state, _State.GONE
+        self._watched = None
         self._wheel.remove(self, self._slot)
         try:
-            if was_link:
+            if before in (_State.HEAD, _State.BODY):
+                self._unfinished(*_LEFT)
+            elif self._framing is not None:
                 self._handler.ended(self, self._ending())
         finally:
             self._handler.left(self)
@@ -194,12 +222,21 @@ class Front(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The peer does not read its answers: do not take more questions."""
-        self._write_paused = True
-        self.hold()
+        self._paused_at = self._loop.time()
+        self.hold(HOLD_WRITING)
+        self._watch(self._paused_at + self._limits.send_seconds)
 
     def resume_writing(self) -> None:
-        self._write_paused = False
-        self.go_on()
+        self._paused_at = None
+        self.go_on(HOLD_WRITING)
+        if self._state is _State.LAST:
+            self._enter(_State.LINGER)
+        elif self._state is _State.SENDING:
+            if self._cause is not None and not self._buffer:
+                self._part()
+                return
+            self._enter(_State.HEAD)
+            self._requests()
 
     # What the handler calls.
 
@@ -219,41 +256,40 @@ class Front(asyncio.BufferedProtocol):
     def close(self, code: int, reason: str) -> None:
         if self._framing is None:
             if self._state in (_State.HEAD, _State.BODY):
-                self._state = _State.LINGER
-                self._transport.close()
+                self._part()
             return
         self._framing.close(code, reason)
         self._start_closing()
         self._flush()
 
     def give_way(self) -> bool:
+        if self._state in (_State.SENDING, _State.LAST, _State.LINGER):
+            self._abort()
+            return True
         if self._state not in (_State.HEAD, _State.BODY):
             return False
         reason = "Too many connections wait for a request; this one had waited longest."
         if self._buffer or self._head is not None:
             self._refuse(HeadError(503, "gave-way", reason))
         else:
-            if self._bytes_out == 0:
-                self._unfinished("silent-gave-way", reason)
-            self._state = _State.LINGER
-            self._transport.close()
+            self._part("silent-gave-way", reason)
         return True
 
     def answer(self, answer: Answer) -> None:
         if self._state is not _State.WAITING:
             return
         self._respond(answer)
-        self.go_on()
+        self.go_on(HOLD_ANSWER)
         self._requests()
 
-    def hold(self) -> None:
-        self._holds += 1
-        if self._holds == 1 and not self._transport.is_closing():
+    def hold(self, why: int) -> None:
+        before, self._holds = self._holds, self._holds | why
+        if not before and not self._transport.is_closing():
             self._transport.pause_reading()
 
-    def go_on(self) -> None:
-        self._holds -= 1
-        if self._holds == 0 and not self._transport.is_closing():
+    def go_on(self, why: int) -> None:
+        before, self._holds = self._holds, self._holds & ~why
+        if before and not self._holds and not self._transport.is_closing():
             # What came while nothing was read is yet to be seen; the silence was ours.
             self._last_seen = self._loop.time()
             self._transport.resume_reading()
@@ -272,14 +308,14 @@ class Front(asyncio.BufferedProtocol):
             body = bytes(self._buffer[: self._need])
             del self._buffer[: self._need]
             self._head = head
-            self._state = _State.WAITING
+            self._enter(_State.WAITING)
             try:
                 answer = self._handler.request(self, head, body)
             except Exception as error:
                 # A fault of ours is no reason to leave the caller without an answer.
                 answer = self._handler.failed(self, head, error)
             if answer is None:
-                self.hold()
+                self.hold(HOLD_ANSWER)
                 return
             self._respond(answer)
 
@@ -331,14 +367,11 @@ class Front(asyncio.BufferedProtocol):
             self._finish(rendered)
             return
         self._write(rendered)
-        self._state = _State.HEAD
-        self._since = self._loop.time()
-        self._watch(self._since + self._limits.head_seconds)
+        self._enter(_State.HEAD if self._paused_at is None else _State.SENDING)
 
     def _refuse(self, error: HeadError) -> None:
-        start = bytes(self._buffer[:64]) if self._buffer else b""
         self._state = _State.WAITING
-        answer = self._handler.unreadable(self, error, start)
+        answer = self._handler.unreadable(self, error, self._start())
         if answer is None:
             self._finish(b"")
         else:
@@ -346,25 +379,34 @@ class Front(asyncio.BufferedProtocol):
 
     def _unfinished(self, code: str, reason: str) -> None:
         """Report a connection that ended without a whole request, unless one was served on it."""
-        pending = bool(self._buffer) or self._head is not None
-        first = self._bytes_out == 0
-        if pending or first:
-            start = bytes(self._buffer[:64]) if self._buffer else b""
+        start = self._start()
+        if start or self._bytes_out == 0:
             self._handler.unreadable(self, HeadError(400, code, reason), start)
-        self._state = _State.LINGER
+
+    def _start(self) -> bytes:
+        """The first bytes of a request that is not complete; none where none came."""
+        head = self._head.raw[:64] if self._head is not None else b""
+        return head + bytes(self._buffer[: 64 - len(head)]) if self._buffer else head
 
     def _finish(self, last: bytes) -> None:
-        """Write the last answer, end our side, and read on for a while so that it arrives."""
-        self._state = _State.LINGER
+        """Write the last answer, end our side, and read on for a while so that the answer is not
+        lost in a reset."""
         self._buffer = None
-        self._since = self._loop.time()
         if last:
             self._write(last)
+        self._enter(_State.LINGER if self._paused_at is None else _State.LAST)
+        self.go_on(HOLD_ANSWER)
         if self._cause == "fin" or not self._transport.can_write_eof():
             self._transport.close()
-            return
-        self._transport.write_eof()
-        self._watch(self._since + LINGER_SECONDS)
+        else:
+            self._transport.write_eof()
+
+    def _part(self, code: str = "", reason: str = "") -> None:
+        """Close without an answer; with a code, where nothing was ever sent, on record."""
+        self._enter(_State.LINGER)
+        self._transport.close()
+        if code and self._bytes_out == 0:
+            self._unfinished(code, reason)
 
     # The link.
 
@@ -441,15 +483,20 @@ class Front(asyncio.BufferedProtocol):
                 self._transport.write_eof()
 
     def _start_closing(self) -> None:
-        if self._closing_since is None:
-            self._closing_since = self._loop.time()
-            self._watch(self._closing_since + self._limits.close_seconds)
+        if self._state is _State.LINK:
+            self._enter(_State.CLOSING)
 
     def _write(self, data: bytes) -> None:
         self._bytes_out += len(data)
         self._transport.write(data)
 
     # Time.
+
+    def _enter(self, state: _State) -> None:
+        """Be in a state from now on, for as long as it may last."""
+        self._state = state
+        self._since = self._loop.time()
+        self._watch(self._since + getattr(self._limits, state.limit))
 
     def _watch(self, when: float) -> None:
         """Be looked at no later than `when`."""
@@ -463,50 +510,53 @@ class Front(asyncio.BufferedProtocol):
         if self._watched is None or now < self._watched:
             return None  # moved while its slot was worked through
         self._watched = None
-        again = self._act(now)
+        try:
+            again = self._act(now)
+        except Exception as error:
+            self._report(error, "a connection's time limit could not be acted on")
+            self._transport.abort()
+            return None
         if again is not None:
             self._watch(again)
         return None
 
     def _act(self, now: float) -> float | None:
-        if self._state is _State.LINK:
+        state = self._state
+        if state is _State.LINK:
             return self._link_due(now)
-        if self._state in (_State.HEAD, _State.BODY):
-            left = self._since + self._limits.head_seconds - now
-            if left > 0:
-                return now + left
-            self._late()
-            return None
-        if self._state is _State.LINGER:
-            left = self._since + LINGER_SECONDS - now
-            if left > 0:
-                return now + left
-            self._transport.abort()
+        left = self._since + float(getattr(self._limits, state.limit)) - now
+        if left > 0:
+            return now + left
+        getattr(self, state.then)()
         return None
 
     def _late(self) -> None:
         if not self._buffer and self._head is None:
-            if self._bytes_out == 0:
-                self._unfinished("silent", "Nothing was sent within the time for a request.")
-            self._state = _State.LINGER
-            self._transport.close()
+            self._part("silent", "Nothing was sent within the time for a request.")
             return
         self._refuse(
             HeadError(408, "request-timeout", "The request was not complete within the time limit.")
         )
 
+    def _unanswered(self) -> None:
+        assert self._head is not None
+        error = TimeoutError(f"no answer within {self._limits.answer_seconds:g} seconds")
+        self._respond(replace(self._handler.failed(self, self._head, error), close=True))
+
+    def _abort(self) -> None:
+        self._cause = self._cause or "aborted"
+        self._transport.abort()
+
     def _link_due(self, now: float) -> float | None:
         limits = self._limits
         framing = self._framing
         assert framing is not None
-        if self._closing_since is not None:
-            left = self._closing_since + limits.close_seconds - now
-            if left > 0:
-                return now + left
-            self._cause = self._cause or "aborted"
-            self._transport.abort()
+        if self._paused_at is not None and now >= self._paused_at + limits.send_seconds:
+            self._error = f"the peer read nothing for {limits.send_seconds:g} seconds"
+            self._fault = "peer-reads-nothing"
+            self._abort()
             return None
-        if self._holds and not self._write_paused:
+        if self._holds and self._paused_at is None:
             # Nothing is read while the journal is behind: its delay is no silence of the peer's.
             return now + (limits.ping_timeout or 1.0)
         idle_left = (
@@ -568,6 +618,12 @@ class Front(asyncio.BufferedProtocol):
             last_ping=self._last_ping,
             last_pong=self._last_pong,
         )
+
+
+#: States in which what comes is, or begins, a request.
+_REQUESTS: Final = (_State.HEAD, _State.BODY, _State.WAITING, _State.SENDING)
+#: What is said of a peer that ended its side too early.
+_LEFT: Final = ("closed-before-request", "The peer left before a request was complete.")
 
 
 def _too_large(buffer: bytearray, limit: int) -> HeadError:

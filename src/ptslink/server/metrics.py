@@ -9,7 +9,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ptslink import version
 from ptslink.server.app import App
 from ptslink.server.wheel import Wheel
 
@@ -26,7 +25,7 @@ class _AppCollector(Collector):
         health = app.journal.health
         logs = app.health()["logs"] or {"ok": True, "dropped": 0}
         build = GaugeMetricFamily("ptslink_build_info", "Version.", labels=["version"])
-        build.add_metric([version()], 1)
+        build.add_metric([app.version], 1)
         yield build
         for name, text, value in (
             ("ptslink_uptime_seconds", "Seconds since start.", time.time() - app.started),
@@ -57,6 +56,12 @@ class _AppCollector(Collector):
             ("ptslink_frames_rsv1", "Frames with a tolerated RSV1 bit.", app.rsv1.get("rsv1", 0)),
         ):
             yield CounterMetricFamily(name, text, value=count)
+        ages = GaugeMetricFamily(
+            "ptslink_silent_seconds", "Seconds since a part was seen to go on.", labels=["part"]
+        )
+        for part, age in app.vitals.ages().items():
+            ages.add_metric([part], age)
+        yield ages
         yield _labelled("ptslink_attempts", "Attempts to connect.", "verdict", app.attempts)
         yield _labelled("ptslink_link_endings", "How links ended.", "ending", app.endings)
         yield _labelled("ptslink_leniencies", "Leniencies needed.", "name", app.leniencies)

@@ -7,9 +7,15 @@ meaning and never sees a socket.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ptslink.handshake.head import Head, HeadError
+
+#: Why nothing is read from a peer. Each reason holds it once, however often it is given.
+HOLD_WRITING: Final = 1  # it does not read what is sent to it
+HOLD_ANSWER: Final = 2  # its request is being answered
+HOLD_JOURNAL: Final = 4  # its messages wait for the disk
+HOLD_STOPPING: Final = 8  # the server stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +121,12 @@ class Peer(Arrival, Protocol):
         """Answer a request for which `Handler.request` returned None."""
         ...
 
-    def hold(self) -> None:
-        """Stop reading from the peer until `go_on`."""
+    def hold(self, why: int) -> None:
+        """Stop reading from the peer until `go_on`, for one of the ``HOLD_`` reasons."""
         ...
 
-    def go_on(self) -> None:
-        """Read again."""
+    def go_on(self, why: int) -> None:
+        """The reason is no more: read again, unless another one holds."""
         ...
 
 
@@ -162,13 +168,22 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
-    """What one connection may take: ``[limits]``, ``[keepalive]`` and more of a configuration."""
+    """What one connection may take: ``[limits]``, ``[keepalive]`` and more of a configuration.
+
+    Attributes:
+        send_seconds: time for a peer to take what is sent to it, where more waits than 64 KiB.
+        linger_seconds: time for the peer to close after the last answer.
+        answer_seconds: time for the answer to a request; more than any command may take.
+    """
 
     head_bytes: int = 16_384
     head_seconds: float = 10.0
     message_bytes: int = 1_048_576
     idle_seconds: float = 0.0
     close_seconds: float = 10.0
+    send_seconds: float = 60.0
+    linger_seconds: float = 2.0
+    answer_seconds: float = 180.0
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
     tolerate_rsv1: bool = False

@@ -27,6 +27,7 @@ from ptslink.server.listeners import BACKLOG, Listeners, obtain
 from ptslink.server.seam import FrontLimits, Handler
 from ptslink.server.stream import Acceptor
 from ptslink.server.tls import HANDSHAKE_SECONDS, CertificateError, Certificates, TlsLayer
+from ptslink.server.vitals import JOURNAL, LOGS, TIMERS, Vitals
 from ptslink.server.wheel import Wheel
 
 #: New objects between two looks of the garbage collector.
@@ -110,6 +111,13 @@ class Server:
         certificates: Certificates | None,
     ) -> None:
         self.app = app
+        app.vitals = Vitals(
+            {
+                TIMERS: lambda: wheel.ticked,
+                JOURNAL: lambda: journal.ticked,
+                LOGS: lambda: logs.ticked,
+            }
+        )
         self.admin = AdminApp(app, wheel)
         self.port = self.tls_port = self.admin_port = 0
         self._journal = journal
@@ -125,7 +133,8 @@ class Server:
         numbers = itertools.count(1)
         limits = front_limits(self.app.config, self.app.rsv1)
         fronts = Fronts(self.app, limits, self._wheel, numbers, self._certificates)
-        admins = Fronts(self.admin, FrontLimits(), self._wheel, numbers)
+        # A back office may take its time over a page of records.
+        admins = Fronts(self.admin, FrontLimits(send_seconds=600), self._wheel, numbers)
 
         self.port, self.tls_port, self.admin_port = listeners.ports()
         # A connection asked for its own port costs a system call each.
@@ -293,9 +302,14 @@ async def run(config: Config, path: Path) -> None:
         systemd.notify("READY=1")
 
     loop.add_signal_handler(signal.SIGHUP, reload)
-    watchdog = systemd.Watchdog(loop, systemd.watchdog_seconds())
-    watchdog.start()
+    watchdog = systemd.Watchdog(
+        loop,
+        systemd.watchdog_seconds(),
+        server.app.vitals,
+        partial(server.app.evidence.event, "silence"),
+    )
     systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
+    watchdog.start()
     await stop.wait()
     systemd.notify("STOPPING=1")
     await server.stop()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Final
 
+from ptslink.server.vitals import HUNG_SECONDS, Vitals
+
+#: Seconds between looks where no watchdog asks for more.
+LOOK_SECONDS: Final = 10.0
 _FIRST_FD: Final = 3
 
 
@@ -64,22 +69,45 @@ def monotonic_microseconds() -> int:
 
 
 class Watchdog:
-    """Feeds systemd's watchdog from the event loop: a loop that hangs stops feeding it.
+    """Feeds systemd's watchdog from the event loop: a loop that hangs stops feeding it, and so does
+    a part of the server that has ended or hangs. Each silence is told once, with a watchdog or not.
 
     Args:
         seconds: the watchdog's patience, or None when there is none.
+        vitals: the parts that are looked at.
+        tell: called with a sentence when a part falls silent, or ticks again.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float | None,
+        vitals: Vitals,
+        tell: Callable[[str], None],
+    ) -> None:
         self._loop = loop
-        self._every = None if seconds is None else seconds / 3
+        self._every = LOOK_SECONDS if seconds is None else seconds / 3
+        self._vitals = vitals
+        self._tell = tell
+        self._silent: list[str] = []
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Feed now and from now on."""
-        if self._every is not None:
+        """Look and feed now and from now on."""
+        self._handle = self._loop.call_later(self._every, self.start)
+        hung = self._vitals.silent(HUNG_SECONDS)
+        if not hung:
             notify("WATCHDOG=1")
-            self._handle = self._loop.call_later(self._every, self.start)
+        before, self._silent = self._silent, self._vitals.silent()
+        ages = self._vitals.ages()
+        for part in self._silent:
+            if part not in before:
+                age = ages[part]
+                how = "has ended" if age == math.inf else f"has been silent for {age:.0f} seconds"
+                self._tell(f"The {part} of the server {how}.")
+        for part in before:
+            if part not in self._silent:
+                self._tell(f"The {part} of the server goes on.")
 
     def stop(self) -> None:
         """Feed no more."""

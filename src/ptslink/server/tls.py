@@ -12,8 +12,8 @@ import ssl
 from pathlib import Path
 from typing import Any, Final
 
-from ptslink.handshake.answer import render
-from ptslink.handshake.head import HeadError
+from ptslink.handshake.answer import document, render
+from ptslink.handshake.head import PROXY_PROTOCOL, HeadError, looks_wrong
 from ptslink.server.config import Tls
 from ptslink.server.front import Front
 from ptslink.server.seam import Handler
@@ -31,15 +31,23 @@ def make_context(tls: Tls) -> ssl.SSLContext:
     OpenSSL's own default ciphers, not Python's shorter list: a small device may know no ECDHE.
 
     Raises:
-        CertificateError: a file is missing, unreadable, or the pair does not match.
+        CertificateError: there is none, a file is missing, unreadable, or the pair does not match.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("DEFAULT")
+    loaded = 0
     pairs = ((tls.rsa_certificate, tls.rsa_key), (tls.ecdsa_certificate, tls.ecdsa_key))
     for certificate, key in pairs:
         if certificate is not None and key is not None:
             _load(context, certificate, key)
+            loaded += 1
+    if not loaded:
+        # A context without one would fail every handshake, until somebody looks.
+        raise CertificateError(
+            "[tls] names no certificate; set tls.rsa_certificate and tls.rsa_key, or the ecdsa pair"
+            " (to serve no TLS any more, restart instead: systemctl restart ptslink)"
+        )
     return context
 
 
@@ -186,23 +194,26 @@ class TlsLayer(asyncio.Protocol):
 
     def due(self, now: float) -> float | None:
         """The wheel's look: end a handshake that takes too long."""
-        if self._done or self._over:
+        if self._done:
             return None
         if now < self._deadline:
             return self._deadline
-        self._fail("tls-timeout", "The TLS handshake was not complete within the time limit.")
+        # One that failed is closed already, but for a peer that does not take the alert.
         self._transport.abort()
+        if not self._over:
+            self._fail("tls-timeout", "The TLS handshake was not complete within the time limit.")
         return None
 
     def give_way(self) -> bool:
         """End a handshake that another connection needs the place of."""
-        if self._done or self._over:
+        if self._done:
             return False
-        self._fail(
-            "silent-gave-way",
-            "Too many connections wait for a request; this one had waited longest.",
-        )
         self._transport.abort()
+        if not self._over:
+            self._fail(
+                "silent-gave-way",
+                "Too many connections wait for a request; this one had waited longest.",
+            )
         return True
 
     def _handshake(self) -> bool:
@@ -214,14 +225,22 @@ class TlsLayer(asyncio.Protocol):
         except ssl.SSLError as error:
             self._flush()
             reason = (error.reason or "failed").lower().replace("_", "-")
-            if reason == "http-request" or self._start[:4] in (b"GET ", b"POST"):
-                reason = "http-request"
-                body = b'{"error":"http-on-tls-port","message":"This port speaks TLS."}\n'
+            code, words = f"tls-{reason}", f"The TLS handshake failed: {error.reason or error}."
+            wrong = looks_wrong(self._start)
+            told = "http-on-tls-port", "This port speaks TLS."
+            if wrong is not None and wrong.code == PROXY_PROTOCOL:
+                told = code, words = wrong.code, wrong.reason
+            elif reason == "http-request" or self._start[:4] in (b"GET ", b"POST"):
+                code = "tls-http-request"
+            else:
+                told = "", ""
+            if told[0]:
+                body = document({"error": told[0], "message": told[1]})
                 self._transport.write(
                     render(400, [("Content-Type", "application/json")], body, keep=False)
                 )
-            self._fail(f"tls-{reason}", f"The TLS handshake failed: {error.reason or error}.")
             self._transport.close()
+            self._fail(code, words)
             return False
         self._flush()
         self._done = True

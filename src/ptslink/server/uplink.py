@@ -13,6 +13,7 @@ from ptslink.journal.filing import file
 from ptslink.jsonpts.confirmation import answers
 from ptslink.server.intake import Intake
 from ptslink.server.registry import Session
+from ptslink.server.seam import HOLD_JOURNAL
 
 #: Messages and bytes of one link that may await their commit before reading pauses.
 MAX_WAITING: Final = 64
@@ -67,7 +68,7 @@ class Uplink:
             session.waiting >= MAX_WAITING or session.waiting_bytes >= MAX_WAITING_BYTES
         ):
             session.held = True
-            session.peer.hold()
+            session.peer.hold(HOLD_JOURNAL)
         self._journal.append(entry)
         return entry, True
 
@@ -81,4 +82,4 @@ class Uplink:
             session.peer.send(answer)
         if session.held and session.waiting < MAX_WAITING // 2:
             session.held = False
-            session.peer.go_on()
+            session.peer.go_on(HOLD_JOURNAL)

@@ -8,6 +8,7 @@ not moved, it just says when it wants to be looked at again.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final, Protocol
 
 #: Seconds between ticks: the resolution of every time limit.
@@ -37,6 +38,8 @@ class Wheel:
         self._done = int(loop.time() / tick)
         self._handle: asyncio.TimerHandle | None = None
         self._expected = 0.0
+        #: When it ticked last, on the monotonic clock.
+        self.ticked = time.monotonic()
         #: How late the latest tick was, and the latest of all, in seconds: the loop's delay.
         self.lag = 0.0
         self.lag_max = 0.0
@@ -78,8 +81,16 @@ class Wheel:
         while self._done < current:
             self._done += 1
             for item in self._slots.pop(self._done, ()):
-                again = item.due(now)
+                try:
+                    again = item.due(now)
+                except Exception as error:
+                    # The others have limits too, and nobody else would keep them.
+                    self._loop.call_exception_handler(
+                        {"message": "a time limit could not be acted on", "exception": error}
+                    )
+                    continue
                 if again is not None:
                     self.add(item, again)
+        self.ticked = time.monotonic()
         self._expected = self._loop.time() + self._tick
         self._handle = self._loop.call_later(self._tick, self._run)

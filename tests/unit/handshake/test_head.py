@@ -31,6 +31,12 @@ def test_secrets_do_not_reach_a_log() -> None:
     ]
 
 
+def test_of_a_line_that_was_left_out_a_log_has_the_name() -> None:
+    head = parse_head(b"GET / HTTP/1.1\r\nHost: a b:c\r\nAuthorization : Basic c2VjcmV0\r\n\r\n")
+    assert head.get("authorization") is None
+    assert head.redacted() == [("Host", "a b:c"), ("Authorization ", "<left out>")]
+
+
 @pytest.mark.parametrize(
     ("raw", "flaws"),
     [
@@ -38,6 +44,7 @@ def test_secrets_do_not_reach_a_log() -> None:
         (PLAIN.replace(b"\r\n", b"\n"), ("bare-lf",)),
         (b"\r\n\r\n" + PLAIN, ("leading-empty-lines",)),
         (b"GET / HTTP/1.1\r\nHost: caf\xe9\r\n\r\n", ("non-ascii-value",)),
+        (b"GET / HTTP/1.1\r\nHo st: x\r\n\r\n", ("blank-in-header-name",)),
     ],
 )
 def test_tolerated_flaws_are_named(raw: bytes, flaws: tuple[str, ...]) -> None:
@@ -51,6 +58,9 @@ def test_tolerated_flaws_are_named(raw: bytes, flaws: tuple[str, ...]) -> None:
         (b"\x81\x85abcd", "not-http"),
         (b"\x00\x00", "not-http"),
         (b"{}", "not-http"),
+        (b"PROXY UNKNOWN\r\n", "proxy-protocol"),
+        (b"\r\n\r\n\x00\r\nQUIT\n\x20", "proxy-protocol"),
+        (b"PROXY", None),
         (b"GET", None),
         (b"\r\n", None),
         (b"", None),

@@ -174,7 +174,8 @@ def basic(login: str, password: str) -> str:
         (basic("pump", "pass"), 101, "accepted"),
         (basic("pump", "wrong"), 401, "wrong-credentials"),
         (basic("nobody", ""), 401, "wrong-credentials"),
-        ("Digest username=pump", 401, "wrong-credentials"),
+        ("Digest username=pump", 401, "digest-credentials"),
+        ("digest", 401, "digest-credentials"),
         ("Basic \xe9\xe9==", 401, "wrong-credentials"),
         ("Basic ???", 401, "wrong-credentials"),
         (None, 401, "missing-credentials"),
@@ -299,3 +300,29 @@ def test_repeated_headers_that_must_be_single() -> None:
     assert verdict(twice).code == "key-repeated"
     twice = request().replace(b"X-Pts-Id", b"Host: y\r\nX-Pts-Id")
     assert verdict(twice).code == "repeated-host"
+
+
+BLANKS = request().replace(b"X-Pts-Id:", b"X-Pts-Id :").replace(b"Origin:", b"Ori gin\t:")
+
+
+def test_a_line_with_a_blank_in_its_name_is_left_out_and_noted() -> None:
+    found = verdict(BLANKS)
+    assert (found.status, found.identity.controller) == (101, "")
+    assert "blank-in-header-name" in found.notes
+    missing = verdict(request().replace(b"Upgrade:", b"Upgrade :"))
+    assert (missing.code, missing.notes) == ("upgrade-header-missing", ("blank-in-header-name",))
+
+
+def test_strict_names_the_line_with_a_blank_in_its_name() -> None:
+    found = verdict(BLANKS, Rules(path="ptsWebSocket", profile="strict"))
+    assert (found.status, found.code) == (400, "blank-in-header-name")
+    assert "'X-Pts-Id '" in found.reason
+    assert "'Ori gin\\t'" in found.reason
+
+
+def test_digest_is_named() -> None:
+    found = verdict(
+        request(Authorization='Digest username="pump"'),
+        Rules(path="ptsWebSocket", users={"pump": "pass"}),
+    )
+    assert "set to Digest authentication, this server speaks Basic" in found.reason

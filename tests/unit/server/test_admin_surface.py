@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from ptslink.cli import main
 from ptslink.server.downlink import ALLOWED
 from ptslink.server.listeners import BACKLOG
+from ptslink.server.service import Server
 from support.wire import CONTROLLER, Reply, Wire, frame, message, request, sale, until
 
 
@@ -29,24 +30,43 @@ async def get(port: int, path: str) -> Reply:
     return reply
 
 
-async def post_unix(path: Path, target: str, content: Any) -> Reply:
-    reader, writer = await asyncio.open_unix_connection(str(path))
-    wire = Wire(reader, writer)
-    body = json.dumps(content).encode()
-    head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    wire.write(head.encode() + body)
-    reply = await wire.reply()
+async def ask_unix(path: Path, request: bytes) -> Reply:
+    wire = Wire(*await asyncio.open_unix_connection(str(path)))
+    reply = await wire.ask(request)
     await wire.close()
     return reply
 
 
+async def read(server: Server, target: str) -> Reply:
+    socket = server.app.config.admin.socket
+    return await ask_unix(socket, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+
+async def post_unix(path: Path, target: str, content: Any) -> Reply:
+    body = json.dumps(content).encode()
+    head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    return await ask_unix(path, head.encode() + body)
+
+
 async def test_health_ready_and_the_routes(serve) -> None:
     server = await serve()
-    assert (await get(server.admin_port, "/health")).json["status"] == "ok"
+    health = (await get(server.admin_port, "/health")).json
+    assert (health["status"], health["journal"]["ok"], health["silent"]) == ("ok", True, [])
     assert (await get(server.admin_port, "/ready")).json == {"ready": True}
     missing = await get(server.admin_port, "/nothing")
     assert missing.status == 404
     assert "GET /metrics" in missing.json["routes"]
+
+
+async def test_whoever_asks_for_the_health_costs_no_look_into_files(serve, monkeypatch) -> None:
+    server = await serve()
+
+    def searched(_: str) -> str:
+        raise AssertionError("searches the installed packages")
+
+    monkeypatch.setattr("importlib.metadata.version", searched)
+    for port in (server.port, server.admin_port):
+        assert (await get(port, "/health")).status == 200
 
 
 async def test_metrics_count_what_happened(serve) -> None:
@@ -75,7 +95,7 @@ async def test_records_are_read_behind_a_cursor_each_once(serve) -> None:
         await wire.upload(sale(number), sale(number))
     cursor, seen = 0, []
     while True:
-        page = (await get(server.admin_port, f"/records?after={cursor}&limit=2")).json
+        page = (await read(server, f"/records?after={cursor}&limit=2")).json
         if not page["records"]:
             assert page["next"] == cursor
             break
@@ -99,7 +119,7 @@ async def test_times_are_kept_as_sent_with_best_effort_utc_and_doubts(serve) -> 
         sale(2), sale(3, DateTime="2000-01-01T00:00:02"), sale(4, DateTime="2026-02-30T00:00:00")
     )
     await wire.upload({"Id": 5, "Type": "UploadAlertRecord"})
-    records = (await get(server.admin_port, "/records")).json["records"]
+    records = (await read(server, "/records")).json["records"]
     assert [(r["local_time"], r["utc"], r["flags"]) for r in records] == [
         ("2026-03-01T10:01:00", "2026-03-01T08:01:00Z", []),
         ("2026-03-01T10:01:00", "2026-03-01T12:01:00Z", []),
@@ -110,12 +130,20 @@ async def test_times_are_kept_as_sent_with_best_effort_utc_and_doubts(serve) -> 
     await wire.close()
 
 
+@pytest.mark.parametrize("target", ["/records", "/variants?after=0"])
+async def test_records_are_not_for_every_user_of_the_machine(serve, target: str) -> None:
+    server = await serve()
+    reply = await get(server.admin_port, target)
+    assert (reply.status, reply.json["error"]) == (403, "not-here")
+    assert f"--unix-socket {server.app.config.admin.socket}" in reply.json["message"]
+
+
 @pytest.mark.parametrize(
     "query", ["after=x", "after=-1", "limit=100000", "controller=zz", "aftr=1", "after=٣"]
 )
 async def test_bad_parameters_are_named(serve, query: str) -> None:
     server = await serve()
-    reply = await get(server.admin_port, f"/records?{quote(query, safe='=')}")
+    reply = await read(server, f"/records?{quote(query, safe='=')}")
     assert reply.status == 400
     assert query.partition("=")[0] in reply.json["message"]
 
@@ -142,7 +170,7 @@ async def test_another_content_under_the_same_key_is_kept_as_a_variant(serve, tm
     await wire.upload(sale(1))
     await wire.upload(sale(1, Amount=99))
     await wire.upload(sale(1))
-    (record,) = (await get(server.admin_port, "/records")).json["records"]
+    (record,) = (await read(server, "/records")).json["records"]
     assert record["variants"] == 1
     assert record["data"]["Amount"] == 15.75
     with sqlite3.connect(tmp_path / "journal.db") as connection:
@@ -155,9 +183,9 @@ async def test_variants_have_a_cursor_of_their_own(serve) -> None:
     wire = await Wire.link(server.port)
     for amount in (1, 2, 3, 2):
         await wire.upload(sale(1, Amount=amount))
-    (record,) = (await get(server.admin_port, "/records")).json["records"]
-    page = (await get(server.admin_port, "/variants?limit=1")).json
-    rest = (await get(server.admin_port, f"/variants?after={page['next']}")).json
+    (record,) = (await read(server, "/records")).json["records"]
+    page = (await read(server, "/variants?limit=1")).json
+    rest = (await read(server, f"/variants?after={page['next']}")).json
     found = page["records"] + rest["records"]
     assert [(item["record"], item["data"]["Amount"]) for item in found] == [
         (record["id"], 2),
@@ -170,9 +198,9 @@ async def test_a_cursor_that_would_leave_records_out_is_an_error(serve) -> None:
     server = await serve()
     wire = await Wire.link(server.port)
     await wire.upload(sale(1))
-    page = (await get(server.admin_port, "/records")).json
+    page = (await read(server, "/records")).json
     cursor, journal = page["next"], page["journal"]
-    assert (await get(server.admin_port, f"/records?after={cursor}&journal={journal}")).json == {
+    assert (await read(server, f"/records?after={cursor}&journal={journal}")).json == {
         "records": [],
         "next": cursor,
         "journal": journal,
@@ -181,7 +209,7 @@ async def test_a_cursor_that_would_leave_records_out_is_an_error(serve) -> None:
         (f"after={cursor + 10**9}", "cursor-ahead"),
         (f"after={cursor}&journal=feed", "other-journal"),
     ):
-        reply = await get(server.admin_port, f"/records?{query}")
+        reply = await read(server, f"/records?{query}")
         assert (reply.status, reply.json["error"]) == (409, error)
         assert "begin" in reply.json["message"]
     await wire.close()
@@ -192,13 +220,13 @@ async def test_a_cursor_outlives_a_journal_that_was_lost(serve, tmp_path) -> Non
     wire = await Wire.link(server.port)
     for number in range(5):
         await wire.upload(sale(number))
-    page = (await get(server.admin_port, "/records")).json
+    page = (await read(server, "/records")).json
     for name in ("journal.db", "journal.db-wal", "journal.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     await wire.upload(sale(7))
     await until(lambda: server.app.journal.health.ok)
     assert (await wire.upload(sale(7)))["Packets"][0]["Message"] == "OK"
-    later = await get(server.admin_port, f"/records?after={page['next']}&journal={page['journal']}")
+    later = await read(server, f"/records?after={page['next']}&journal={page['journal']}")
     assert [record["data"]["Transaction"] for record in later.json["records"]] == [8]
     await wire.close()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ptslink.server.admission import Admission
+from ptslink.server.admission import Admission, counted_as
 
 
 @dataclass
@@ -75,3 +75,44 @@ def test_nothing_is_remembered_of_whoever_left() -> None:
         gate.leave(caller)
     assert (gate.open, gate.waiting) == (0, 0)
     assert gate._waiting_at == {}
+
+
+def test_a_customers_whole_network_is_one_address() -> None:
+    gate = admission(per_address=2)
+    neighbours = [Caller(number, f"2001:db8:1:2::{number:x}") for number in range(1, 4)]
+    stranger = Caller(9, "2001:db8:1:3::1")
+    for caller in (*neighbours[:2], stranger, neighbours[2]):
+        assert gate.arrive(caller) is None
+    assert [caller.gone for caller in (*neighbours, stranger)] == [True, False, False, False]
+    for caller in neighbours:
+        gate.link(caller, caller.address)
+    assert gate.too_much("2001:db8:1:2:ffff::", 0.0) is not None
+    assert gate.too_much("2001:db8:1:3::1", 0.0) is None
+    for caller in neighbours:
+        gate.unlink(caller.address)
+        gate.leave(caller)
+    assert gate.too_much("2001:db8:1:2:ffff::", 0.0) is None
+    gate.leave(stranger)
+    assert gate._waiting_at == {}
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("", ""),
+        ("no:address", "no:address"),
+    ],
+)
+def test_what_an_address_is_counted_as(address: str, counted: str) -> None:
+    assert counted_as(address) == counted
+
+
+def test_failures_are_those_of_the_network() -> None:
+    gate = Admission(connections=10, per_address=10, failures=2)
+    for number in range(2):
+        gate.fail(f"2001:db8::{number}", 0.0)
+    assert gate.too_much("2001:db8::77", 0.0) == "more than 2 failed attempts within a minute"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sqlite3
 import threading
 from pathlib import Path
@@ -28,6 +29,7 @@ class HeldJournal:
         self.health = Health()
         self.taken: list[Entry] = []
         self.offsets: dict[str, int] = {}
+        self.ticked = math.inf
 
     def append(self, entry: Entry) -> None:
         self.taken.append(entry)
@@ -194,7 +196,7 @@ async def test_a_full_disk_is_answered_with_errors_shown_and_recovered_from(
     FailingStore.full = True
     for _ in range(3):
         assert (await wire.upload(sale(2)))["Packets"][0]["Error"] is True
-    health = await Wire.connect(server.port)
+    health = await Wire.connect(server.admin_port)
     reply = await health.ask(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
     assert reply.status == 503
     assert reply.json["journal"]["reason"] == "database or disk is full"

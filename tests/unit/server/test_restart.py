@@ -17,6 +17,7 @@ from ptslink.server import systemd
 from ptslink.server.config import parse
 from ptslink.server.service import start_server
 from ptslink.server.systemd import inherited_sockets, watchdog_seconds
+from ptslink.server.vitals import Vitals
 from support.wire import Wire, close_frame, request, sale, until
 
 
@@ -84,7 +85,9 @@ async def test_the_watchdog_is_fed(tmp_path: Path) -> None:
         channel.settimeout(2)
         os.environ["NOTIFY_SOCKET"] = str(tmp_path / "notify")
         try:
-            watchdog = systemd.Watchdog(asyncio.get_running_loop(), 0.15)
+            watchdog = systemd.Watchdog(
+                asyncio.get_running_loop(), 0.15, Vitals({"wheel": time.monotonic}), print
+            )
             watchdog.start()
             await asyncio.sleep(0.2)
             states = received(channel)
@@ -129,3 +132,16 @@ def test_variables_meant_for_another_process_are_left_alone() -> None:
     assert inherited_sockets(dict(other)) == []
     assert watchdog_seconds(dict(other)) is None
     assert watchdog_seconds({"WATCHDOG_USEC": "3000000"}) == 3.0
+
+
+async def test_a_link_that_comes_amid_the_stop_is_not_let_go_twice(serve) -> None:
+    server = await serve()
+    first = await Wire.link(server.port)
+    server.app.hold_all()
+    second = await Wire.link(server.port, X_Pts_Id="AB")
+    server.app.close_all()
+    assert [session.peer._holds for session in server.app.registry] == [0, 0]
+    for wire in (first, second):
+        assert (await wire.until_close())[0] == 1012
+        wire.write(close_frame(1012))
+        await wire.close()

@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from click.testing import CliRunner
 from test_serve_command import free_port, write_config
 
 from ptslink.cli import main
+from ptslink.server import service
 from support.wire import Wire, close_frame, message, request, sale, until
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the keys")
@@ -228,3 +231,50 @@ async def test_a_wrong_certificate_is_found_by_check_config(tmp_path, pairs) -> 
     config.write_text("[tls]\nport = 3443\n")
     result = CliRunner().invoke(main, ["check-config", "--config", str(config)])
     assert "tls.port = 3443 needs a certificate" in result.output
+
+
+async def test_a_reload_without_certificates_changes_nothing(serve, pairs, tmp_path) -> None:
+    server = await serve(tls={"port": free_port(), **pairs})
+    server.reload(write_config(tmp_path, 0))
+    wire = await connect(server.tls_port, client())
+    assert (await wire.ask(request())).status == 101
+    await wire.close()
+
+    def refused() -> str:
+        with sqlite3.connect(tmp_path / "journal.db") as connection:
+            query = "SELECT detail FROM evidence WHERE code = 'reload-refused'"
+            return "".join(detail for (detail,) in connection.execute(query))
+
+    await until(refused)
+    assert "[tls] names no certificate" in refused()
+
+
+async def test_a_proxy_protocol_line_before_tls_is_named(serve, pairs) -> None:
+    server = await serve(tls={"port": free_port(), **pairs})
+    wire = await Wire.connect(server.tls_port)
+    reply = await wire.ask(b"PROXY TCP4 192.0.2.9 192.0.2.1 40000 3000\r\n\x16\x03\x01")
+    assert (reply.status, reply.json["error"]) == (400, "proxy-protocol")
+    await wire.eof()
+    assert server.app.attempts == {"proxy-protocol": 1}
+
+
+async def test_a_peer_that_takes_nothing_over_tls_loses_its_place(
+    serve, pairs, monkeypatch
+) -> None:
+    usual = service.front_limits
+    monkeypatch.setattr(
+        service, "front_limits", lambda *given: replace(usual(*given), send_seconds=0.3)
+    )
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    listener.setblocking(False)
+    tls = {"port": listener.getsockname()[1], **pairs}
+    server = await serve(tls=tls, inherited=[("", listener)], limits={"head_seconds": 0.5})
+    wire = await connect(server.tls_port, client())
+    wire.writer.transport.pause_reading()
+    wire.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 30_000)
+    await until(lambda: server.app.admission.open)
+    await until(lambda: not server.app.admission.open)
+    wire.writer.transport.abort()

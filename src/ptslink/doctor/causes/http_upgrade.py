@@ -239,6 +239,8 @@ _MALFORMED = frozenset(
         "malformed-target",
         "malformed-version",
         "malformed-field-name",
+        "blank-in-header-name",
+        "proxy-protocol",
         "malformed-field-value",
         "malformed-length",
         "field-without-colon",
@@ -407,7 +409,7 @@ def _id_unknown(case: Case) -> Match | None:
 
 
 def _auth(case: Case) -> Match | None:
-    codes = ("wrong-credentials", "missing-credentials")
+    codes = ("wrong-credentials", "digest-credentials", "missing-credentials")
     seen = failing(
         case,
         lambda a: (
