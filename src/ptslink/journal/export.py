@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from ptslink.journal.logfiles import to_json
 from ptslink.journal.records import Told, read_page
 from ptslink.jsonpts.columns import COLUMNS
 
@@ -63,7 +64,8 @@ def csv_lines(
 
     With a Type the members of the specification have columns, and what else came is JSON in
     ``other``; without one, all of Data is. Numbers are written as the controller sent them. Where
-    there is no Data, the last column has the message.
+    there is no Data, the last column has the message, or ``{"message_of":ID}`` where a line above
+    has it.
     """
     common_columns = VARIANT if variants else COMMON
     columns = COLUMNS.get(type_ or "", ())
@@ -72,7 +74,10 @@ def csv_lines(
     for record in records:
         common = [_plain(getattr(record, name)) for name in common_columns]
         if record.data is None:
-            yield _row([*common, *[""] * len(columns), _harmless(record.message or "")])
+            text = record.message
+            if text is None:
+                text = to_json({"message_of": record.message_of})
+            yield _row([*common, *[""] * len(columns), _harmless(text)])
         elif not columns:
             yield _row([*common, bytes(record.data).decode("utf-8", "replace")])
         else:
@@ -93,7 +98,7 @@ def _object(data: Raw | None) -> dict[str, Raw]:
         return {}
     try:
         return _members.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"": data}
 
 
@@ -102,7 +107,10 @@ def _cell(value: Raw | None) -> str:
         return ""
     raw = bytes(value)
     if raw[:1] == b'"':
-        return _harmless(_text.decode(raw))
+        try:
+            return _harmless(_text.decode(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # half a character, say: as it was sent, then
     return "" if raw == b"null" else raw.decode("utf-8", "replace")
 
 
@@ -113,5 +121,7 @@ def _harmless(text: str) -> str:
 
 def _row(values: Iterable[object]) -> str:
     out = StringIO()
-    csv.writer(out, lineterminator="\n").writerow(values)
-    return out.getvalue()
+    # Quoted is what has a character of the line's end in it: told of "\n" alone, a "\r" in a text
+    # would end the line for many who read it.
+    csv.writer(out, lineterminator="\r\n").writerow(values)
+    return out.getvalue()[:-2] + "\n"

@@ -198,7 +198,7 @@ class Server:
         )
         for server in self._admin_servers:
             server.close()
-        await self.admin.close()
+        await self.admin.close(1.0)
         await self._journal.close()
         self._wheel.stop()
         await asyncio.to_thread(self._logs.close)
