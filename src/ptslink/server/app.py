@@ -214,6 +214,7 @@ class App:
             verdict.reason,
             identity.controller,
             verdict.notes,
+            link=peer.number if verdict.status == 101 else 0,
         )
         if verdict.status != 101:
             self.admission.fail(remote, now)
@@ -320,6 +321,7 @@ class App:
         controller: str = "",
         notes: tuple[str, ...] = (),
         start: bytes = b"",
+        link: int = 0,
     ) -> None:
         _count(self.attempts, PROBE if PROBE in notes else code)
         self.evidence.attempt(
@@ -332,6 +334,7 @@ class App:
             controller=controller,
             notes=notes,
             start=start,
+            link=link,
         )
 
     def _note(
@@ -419,6 +422,7 @@ class App:
                 "ok": journal.ok,
                 "reason": journal.reason or None,
                 "failing_since": journal.since,
+                "replaced": journal.replaced or None,
             },
             "logs": {
                 "ok": not logs.failure,

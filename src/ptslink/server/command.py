@@ -48,7 +48,7 @@ def serve(config_path: Path) -> None:
     cannot be had. Exit 2: the configuration is wrong.
     """
     config = load_or_exit(config_path)
-    from ptslink.journal.schema import ForeignDatabase
+    from ptslink.journal.schema import JournalRefused
     from ptslink.server.listeners import ListenError
     from ptslink.server.service import run
     from ptslink.server.tls import CertificateError
@@ -58,7 +58,7 @@ def serve(config_path: Path) -> None:
             runner.run(run(config, config_path))
     except (ListenError, CertificateError) as error:
         raise click.ClickException(str(error)) from error
-    except (sqlite3.Error, OSError, ForeignDatabase) as error:
+    except (sqlite3.Error, OSError, JournalRefused) as error:
         raise click.ClickException(f"journal {config.journal.path}: {error}") from error
 
 

@@ -222,7 +222,7 @@ def _records(watch: Stopwatch, path: str, horizon: float) -> Evidence:
 
     query = (
         "SELECT at, kind, controller, peer, code, detail FROM evidence"
-        " WHERE kind = ? AND at >= ? ORDER BY id DESC LIMIT ?"
+        " WHERE kind = ? AND at >= ? ORDER BY at DESC LIMIT ?"
     )
     rows: list[Sequence[Any]] = []
     try:
