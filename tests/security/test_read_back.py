@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.journals import put
 from tests.fuzz.reading import read_back
 from tests.fuzz.targets import reading
 from tests.security.hard import HARD, message, sale, status
 
 from ptslink.journal.records import PAGE_BYTES
 from ptslink.journal.store import Store
+from support.journals import put
 
 RELEASES = sorted(Path(__file__).with_name("releases").glob("*.sql"))
 

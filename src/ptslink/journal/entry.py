@@ -172,6 +172,7 @@ class Health:
         since: milliseconds since 1970 UTC of the first failure in a row, or None.
         replaced: what is known of another file that was found in the journal's place, or "".
         replacements: how many times one was.
+        unclean: links that the process before left open on record.
         waiting: bytes of messages that wait for the disk.
         refused: messages answered with an error, since too many bytes waited for the disk.
         commits, stored, duplicates, failed: counters since start; the last three in messages,
@@ -183,6 +184,7 @@ class Health:
     since: int | None = None
     replaced: str = ""
     replacements: int = 0
+    unclean: int = 0
     waiting: int = 0
     refused: int = 0
     commits: int = 0

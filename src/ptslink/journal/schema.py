@@ -89,14 +89,14 @@ CREATE TABLE journal (identity TEXT NOT NULL, first INTEGER NOT NULL, floor INTE
 #: it go on with the file all the same.
 _ADDED: Final = """
 CREATE INDEX IF NOT EXISTS evidence_kind ON evidence (kind, at);
--- Links that are open; those of a process that was killed are closed by the next one.
+-- Links that are open. Those of a process that was killed are closed by the next one.
 CREATE TABLE IF NOT EXISTS links (
     number INTEGER PRIMARY KEY,
     controller TEXT NOT NULL,
     peer TEXT NOT NULL,
     since INTEGER NOT NULL
 );
--- No row; or one, while keys are made anew: the id up to which they are.
+-- No row, or one while keys are made anew: the id up to which they are.
 CREATE TABLE IF NOT EXISTS rekeying (done INTEGER NOT NULL);
 """
 _ADDED_NAMES: Final = ("evidence_kind", "links", "rekeying")

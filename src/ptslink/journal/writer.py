@@ -87,9 +87,6 @@ class JournalWriter:
         waiting_bytes: of messages that may wait for the disk; beyond, entries are settled as not
             stored until half of it is through.
 
-    Attributes:
-        unclean: how many links the process before left open on record.
-
     Raises:
         whatever `open_store` raises the first time.
     """
@@ -114,10 +111,9 @@ class JournalWriter:
         self._identity, self._newest = "", 0
         self._must_checkpoint = False
         self._store: Store | None = self._opened()
-        self.unclean = 0
         with contextlib.suppress(sqlite3.Error):
             # To begin needs no space on the disk; the next start tries again.
-            self.unclean = self._store.end_links()
+            self._health.unclean = self._store.end_links()
         self._known = set(self._store.controllers())
         #: UTCOffset in minutes by controller, as the file had it when it was opened.
         self.offsets: dict[str, int] = self._store.offsets()

@@ -243,7 +243,7 @@ class Server:
         for server in self._admin_servers:
             server.close()
         read = await self.admin.close(READERS_SECONDS)
-        kept = await self._journal.close(CLOSE_SECONDS)
+        kept = await self._journal.close()
         if not kept:
             self._logs.put(_line(f"The journal was not closed within {CLOSE_SECONDS:g} seconds"))
         self._wheel.stop()
@@ -318,12 +318,12 @@ async def start_server(
         await asyncio.to_thread(logs.close)
         raise
     evidence.replaced(journal.health)
-    if journal.unclean:
+    if links := journal.health.unclean:
         evidence.event(
             ENDED_UNCLEAN,
-            f"The server before this one ended unclean; {journal.unclean} links that were open are"
-            " on record as ended with it.",
-            links=journal.unclean,
+            f"The server before this one ended unclean; {links} links that were open are on record"
+            " as ended with it.",
+            links=links,
         )
     evidence.event("started", f"Listening on port {server.port}, path /{config.listen.path}.")
     return server

@@ -183,7 +183,7 @@ def test_standard_output_that_is_a_file_is_on_the_disk_before_the_cursor_is_writ
     synced: list[str] = []
 
     def sync(handle: int) -> None:
-        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
         if fails:
             raise OSError(errno.EIO, "Input/output error")
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.journals import put as put_of
 
 from ptslink.journal.records import read
 from ptslink.journal.store import Store
+from support.journals import put as put_of
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 

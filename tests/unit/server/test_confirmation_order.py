@@ -44,8 +44,8 @@ class HeldJournal:
     async def settled(self) -> None:
         pass
 
-    async def close(self) -> None:
-        pass
+    async def close(self) -> bool:
+        return True
 
     def commit(self, *, stored: bool = True) -> None:
         taken, self.taken = self.taken, []
