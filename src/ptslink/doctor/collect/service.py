@@ -250,7 +250,11 @@ def _live(watch: Stopwatch, admin: Mapping[str, Json]) -> Evidence:
     facts = {"health": health, "controllers": controllers, "now": time.time()}
     state = health.get("status") if isinstance(health, dict) else None
     seen = f"health {state}; {len(controllers or [])} controllers connected"
-    good = status == 200
+    journal = health.get("journal") if isinstance(health, dict) else None
+    replaced = journal.get("replaced") if isinstance(journal, dict) else None
+    if replaced:
+        seen += f"; CONFIRMED RECORDS ARE GONE: {replaced}"
+    good = status == 200 and not replaced
     return watch.piece("service.live", Status.OK if good else Status.FAILED, seen, facts)
 
 
