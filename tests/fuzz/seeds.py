@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.fuzz.targets import MEMBERS
 from tests.fuzz.wire import CONTROLLER, request
+from tests.security.hard import HARD
 from tests.support.hostile import HOSTILE
 
 from ptslink.simulator.forecourt import Data, Forecourt
@@ -141,6 +142,7 @@ SEEDS: Final[dict[str, list[bytes]]] = {
     "connection": [bytes([at * 9]) + data for at, data in enumerate(_CONNECTIONS)],
     "configuration": _TOML,
     "journal": _MESSAGES,
+    "reading": [b"\x01" + b"\xfe".join(HARD.values()), b"\xff" + b"\xfe".join(_MESSAGES)],
     "repetition": [
         b'{"a":\xfe"b" \xfe}',
         b'{"a":"\xfe\\n\xfe"}',

@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, cast
 
+from tests.fuzz.reading import read_back
 from tests.fuzz.sinks import log_sinks
 from tests.fuzz.wire import converse, request
 
@@ -150,11 +151,11 @@ def _answered(payload: bytes) -> None:
             fact.local_time.encode()
 
 
-def _entry(payload: bytes) -> Entry:
+def _entry(payload: bytes, clock: Clock | None = None) -> Entry:
     entry = file(
         payload,
         controller="00112233445566778899AABB",
-        clock=Clock(),
+        clock=clock or Clock(),
         received=1_790_000_000_000,
         transport=Transport.WEBSOCKET,
         link=1,
@@ -272,6 +273,22 @@ def journal(data: bytes) -> None:
             store.close()
 
 
+def reading(data: bytes) -> None:
+    """Whatever was stored is read back: every record once, by page and by file, within the budget.
+
+    The first byte is the budget of a page in half kilobytes, 0xFE is between two messages.
+    """
+    with tempfile.TemporaryDirectory(prefix="ptslink-fuzz-", dir=_memory()) as directory:
+        path = Path(directory, "journal.db")
+        store = Store(path)
+        try:
+            clock = Clock()
+            store.write([_entry(payload, clock) for payload in data[1:].split(b"\xfe")], [])
+            read_back(path, page_bytes=(data[0] if data else 0) * 512)
+        finally:
+            store.close()
+
+
 def _changed(store: Store, data: bytes) -> None:
     at = data[0] * len(data) // 256
     other = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -372,6 +389,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "connection": connection,
     "configuration": configuration,
     "journal": journal,
+    "reading": reading,
     "repetition": repetition,
     "log-sinks": log_sinks,
 }

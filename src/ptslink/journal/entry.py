@@ -134,6 +134,7 @@ class Evidence:
         peer: address of the caller, or "".
         code: the short stable name of what happened.
         detail: everything else, a JSON object as text.
+        link: number of the link that begins with an ``attempt`` or ends with a ``link``, else 0.
     """
 
     kind: str
@@ -142,6 +143,7 @@ class Evidence:
     peer: str
     code: str
     detail: str
+    link: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,11 @@ class Health:
         ok: the last commit (or probe) succeeded.
         reason: why not, or "".
         since: milliseconds since 1970 UTC of the first failure in a row, or None.
+        replaced: what is known of another file that was found in the journal's place, or "".
+        replacements: how many times one was.
+        unclean: links that the process before left open on record.
+        waiting: bytes of messages that wait for the disk.
+        refused: messages answered with an error, since too many bytes waited for the disk.
         commits, stored, duplicates, failed: counters since start; the last three in messages,
             records and messages.
     """
@@ -175,6 +182,11 @@ class Health:
     ok: bool = True
     reason: str = ""
     since: int | None = None
+    replaced: str = ""
+    replacements: int = 0
+    unclean: int = 0
+    waiting: int = 0
+    refused: int = 0
     commits: int = 0
     stored: int = 0
     duplicates: int = 0

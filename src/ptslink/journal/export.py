@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from ptslink.escape import visible
+from ptslink.journal.logfiles import to_json
 from ptslink.journal.records import Told, read_page
 from ptslink.jsonpts.columns import COLUMNS
 
@@ -67,7 +68,8 @@ def csv_lines(
 
     With a Type the members of the specification have columns, and what else came is JSON in
     ``other``; without one, all of Data is. Numbers are written as the controller sent them. Where
-    there is no Data, the last column has the message.
+    there is no Data, the last column has the message, or ``{"message_of":ID}`` where a line above
+    has it.
 
     A text has no control characters (see `ptslink.escape`), so that a record is one line; one that
     begins like a formula begins with an apostrophe (docs/records.md).
@@ -79,7 +81,10 @@ def csv_lines(
     for record in records:
         common = [_plain(getattr(record, name)) for name in common_columns]
         if record.data is None:
-            yield _row([*common, *[""] * len(columns), _plain(record.message)])
+            text = record.message
+            if text is None:
+                text = to_json({"message_of": record.message_of})
+            yield _row([*common, *[""] * len(columns), _plain(text)])
         elif not columns:
             yield _row([*common, bytes(record.data).decode("utf-8", "replace")])
         else:
@@ -100,7 +105,7 @@ def _object(data: Raw | None) -> dict[str, Raw]:
         return {}
     try:
         return _members.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"": data}
 
 
@@ -109,7 +114,10 @@ def _cell(value: Raw | None) -> str:
         return ""
     raw = bytes(value)
     if raw[:1] == b'"':
-        return _harmless(_text.decode(raw))
+        try:
+            return _harmless(_text.decode(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # half a character, say: as it was sent, then
     return "" if raw == b"null" else raw.decode("utf-8", "replace")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sqlite3
+import stat
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -62,8 +64,12 @@ def export(
 
     With --cursor-file, each run exports what came since the last complete one. With --output as
     well, every record is in one file, once, whenever a run is interrupted: the file must have been
-    taken away before the next run, and where nothing new came, none is written. On standard output,
-    a run that is interrupted is repeated by the next.
+    taken away before the next run, and where nothing new came, none is written.
+
+    On standard output, a run that is interrupted is repeated by the next. The cursor is written
+    once all is on the disk, where standard output is a file (... > sales.jsonl). Where it is a
+    pipe, the cursor is written once all is in the pipe: what the program at its other end has read
+    and not yet kept when it ends, or the machine does, is not exported again. Use --output there.
     """
     if after is not None and cursor_file is not None:
         raise click.UsageError("--after and --cursor-file exclude each other")
@@ -118,7 +124,7 @@ def _write_all(path: Path, after: int, form: str, output: Path | None, options: 
     with open_reader(path) as connection:
         reading = Reading(connection, after, **options)
         if output is None:
-            _write(reading, form, sys.stdout, options)
+            _write_standard(reading, form, options)
             return
         _write_partial(reading, form, output, options)
         output.with_name(output.name + PARTIAL).replace(output)
@@ -147,7 +153,7 @@ def _write_new(
     with open_reader(path) as connection:
         reading = Reading(connection, before.cursor, journal=before.journal, **options)
         if output is None:
-            _write(reading, form, sys.stdout, options)
+            _write_standard(reading, form, options)
             count = 0
         else:
             count = _write_partial(reading, form, output, options)
@@ -170,6 +176,22 @@ def _what(options: Options) -> str:
     words = ["variants" if options["variants"] else "records"]
     words += [f"of {options[name]}" for name in ("type_", "controller") if options[name]]
     return " ".join(words)
+
+
+def _write_standard(reading: Reading, form: str, options: Options) -> None:
+    """Write to standard output; to the disk, where that is a file."""
+    # UTF-8 whatever the locale: a name that it lacks must not end an export.
+    handle = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", errors="replace", newline="")
+    try:
+        _write(reading, form, handle, options)
+    finally:
+        binary = handle.detach()
+    try:
+        descriptor = binary.fileno()
+    except OSError:  # io.UnsupportedOperation: it is in memory
+        return
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fsync(descriptor)
 
 
 def _write_partial(reading: Reading, form: str, output: Path, options: Options) -> int:

@@ -85,6 +85,22 @@ CREATE TABLE held (name TEXT PRIMARY KEY, rows INTEGER NOT NULL, bytes INTEGER N
 CREATE TABLE journal (identity TEXT NOT NULL, first INTEGER NOT NULL, floor INTEGER NOT NULL);
 """
 
+#: What a file of this version may lack, since it was added without a new version: releases before
+#: it go on with the file all the same.
+_ADDED: Final = """
+CREATE INDEX IF NOT EXISTS evidence_kind ON evidence (kind, at);
+-- Links that are open. Those of a process that was killed are closed by the next one.
+CREATE TABLE IF NOT EXISTS links (
+    number INTEGER PRIMARY KEY,
+    controller TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    since INTEGER NOT NULL
+);
+-- No row, or one while keys are made anew: the id up to which they are.
+CREATE TABLE IF NOT EXISTS rekeying (done INTEGER NOT NULL);
+"""
+_ADDED_NAMES: Final = ("evidence_kind", "links", "rekeying")
+
 #: Counted for each row of evidence and history besides its text.
 ROW_BYTES: Final = 100
 
@@ -96,7 +112,11 @@ INSERT INTO held SELECT 'status_history', count(*),
 """
 
 
-class ForeignDatabase(Exception):
+class JournalRefused(Exception):
+    """The journal must not be used here, as it is; the text says why and what to do."""
+
+
+class ForeignDatabase(JournalRefused):
     """The file is not a journal of ours, or one of a newer version."""
 
 
@@ -122,7 +142,7 @@ def prepare(connection: sqlite3.Connection) -> int:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if not tables:
         connection.executescript(
-            f"BEGIN IMMEDIATE; {_TABLES} {_SINCE_3} {_COUNT} {_named(clock_id())}"
+            f"BEGIN IMMEDIATE; {_TABLES} {_SINCE_3} {_ADDED} {_COUNT} {_named(clock_id())}"
             f"PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {VERSION}; COMMIT;"
         )
@@ -134,10 +154,45 @@ def prepare(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def upgrade(connection: sqlite3.Connection, version: int) -> None:
-    """Give a file of an older version the tables of today; within the caller's transaction."""
-    if version >= 3:
-        return
+def complete(connection: sqlite3.Connection, version: int) -> bool:
+    """Give a file of this version or an older one all the tables of today, at once or not at all.
+
+    Returns:
+        Whether it has them: a disk may be too full for it. Of an older version, it always has.
+
+    Raises:
+        sqlite3.Error: nothing was changed.
+    """
+    execute = connection.execute
+    names = ",".join("?" * len(_ADDED_NAMES))
+    (found,) = execute(
+        f"SELECT count(*) FROM sqlite_schema WHERE name IN ({names})", _ADDED_NAMES
+    ).fetchone()
+    if version == VERSION and found == len(_ADDED_NAMES):
+        return True
+    execute("BEGIN IMMEDIATE")
+    try:
+        if version < VERSION:
+            _upgrade(connection)
+        for statement in _ADDED.split(";"):
+            execute(statement)
+        if version < VERSION:
+            # From here on, older releases refuse it: their keys and those of today do not mix.
+            execute("DELETE FROM rekeying")
+            execute("INSERT INTO rekeying VALUES (0)")
+            execute(f"PRAGMA user_version = {VERSION}")
+        execute("COMMIT")
+    except BaseException as error:
+        if connection.in_transaction:
+            execute("ROLLBACK")
+        if version == VERSION and getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+            return False
+        raise
+    return True
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Give a file of version 2 or older the tables of version 3."""
     execute = connection.execute
     execute("ALTER TABLE variants ADD COLUMN content BLOB NOT NULL DEFAULT x''")
     # None of them was compared with the others: they are told apart as they are.

@@ -11,15 +11,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ptslink.journal import schema
+from ptslink.journal import place, schema
 from ptslink.journal.detail import capped
 from ptslink.journal.entry import Entry, Evidence, Fact, Retention
 from ptslink.journal.filing import UNREADABLE_TYPE, record_key
+from ptslink.journal.logfiles import moment, to_json
 from ptslink.journal.rekey import rekey
 from ptslink.jsonpts.columns import COLUMNS
 from ptslink.jsonpts.content import Told
@@ -45,6 +47,10 @@ OTHER_TYPE: Final = "Other"
 Row = tuple[Any, ...]
 
 _DAY_MS: Final = 86_400_000
+#: Steps of SQLite's machine between two reports that it still works.
+_STEPS: Final = 1_000_000
+#: Code of a link whose end nobody saw, because the server was killed.
+ENDED_UNCLEAN: Final = "ended-unclean"
 
 
 @dataclass(slots=True)
@@ -70,9 +76,15 @@ class Store:
         status_history_seconds: at most one status is added to the history per controller and this
             many seconds.
         retention: when evidence and history are deleted; `trim` does.
+        working: called now and then while opening takes long, with what is being done.
+
+    Attributes:
+        identity: of the file, made with it.
+        begun: when it was made, in milliseconds since 1970 UTC, or 0 if that is not known.
+        before: identity of the journal that was at the path before, or "" if that is not known.
 
     Raises:
-        sqlite3.Error, OSError, schema.ForeignDatabase: it cannot be opened.
+        sqlite3.Error, OSError, schema.JournalRefused: it cannot be opened.
     """
 
     def __init__(
@@ -81,33 +93,59 @@ class Store:
         *,
         status_history_seconds: int = 300,
         retention: Retention | None = None,
+        working: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path = path
+        self._working = working
         self._retention = retention or Retention()
         self._sample_ms = status_history_seconds * 1000
         self._expect_copies = False
-        self._connection = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=256
-        )
+        self._claim = place.Claim(path)
         try:
-            self._open()
+            place.require_local(path)
+            place.make_private(path)
+            place.renew_log(path, lambda: working("the log that was left behind is synced"))
+            self._connection = sqlite3.connect(
+                path,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=5.0,
+                cached_statements=256,
+            )
+            try:
+                self._open()
+            except BaseException:
+                self._connection.close()
+                raise
         except BaseException:
-            self._connection.close()
+            self._claim.release()
             raise
 
     def _open(self) -> None:
         execute = self._connection.execute
-        execute("PRAGMA journal_mode = WAL")
+        (mode,) = execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise schema.JournalRefused(
+                f"the file system of {self.path.parent} has no shared memory for a write-ahead log"
+                f" (SQLite stays in mode {mode}); set journal.path to a directory on a disk of"
+                " this machine, such as ext4 or xfs"
+            )
         execute("PRAGMA synchronous = FULL")
         # Whoever is confirmed next waits while a checkpoint copies pages into the file. Four times
         # as many pages at a time spare some syncs; they bring no more messages through, and are
         # felt in the slowest of a hundred.
         execute("PRAGMA wal_autocheckpoint = 1000")
         execute("PRAGMA cache_size = -16384")
+        self._connection.set_progress_handler(self._still_working, _STEPS)
         version = schema.prepare(self._connection)
-        if version < schema.VERSION:
-            rekey(self._connection, version)
-        os.chmod(self.path, 0o640)  # noqa: PTH101 - the journal holds names and tag numbers
+        self._tells_links = schema.complete(self._connection, version)
+        if self._tells_links:
+            rekey(self._connection, self._working)
+        self._connection.set_progress_handler(None, 0)
+        (self.identity, first) = execute("SELECT identity, first FROM journal").fetchone()
+        self.begun = first // 100 if first > 1 else 0
+        self.before = self._claim.before
+        self._claim.remember(self.identity)
         stat = self.path.stat()
         self._inode = (stat.st_dev, stat.st_ino)
         self._next_message = self._next("messages")
@@ -130,6 +168,14 @@ class Store:
         #: When a status of a controller last went into the history, as far as it was asked.
         self._sampled: dict[int, int | None] = {}
 
+    def _still_working(self) -> None:
+        self._working("the journal is brought up to date")
+
+    @property
+    def newest(self) -> int:
+        """Id of the last message, 0 when there is none."""
+        return self._next_message - 1
+
     def _next(self, table: str) -> int:
         (highest,) = self._connection.execute(f"SELECT max(id) FROM {table}").fetchone()
         return (highest or 0) + 1
@@ -148,7 +194,55 @@ class Store:
 
     def close(self) -> None:
         """Close the file; SQLite folds the log into it if it can."""
-        self._connection.close()
+        try:
+            self._connection.close()
+        finally:
+            self._claim.release()
+
+    def checkpoint(self) -> None:
+        """Fold the whole log into the file, durably.
+
+        Raises:
+            sqlite3.Error: it could not be, or a reader holds some of it.
+        """
+        busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError("a reader keeps the log from being checkpointed")
+
+    def end_links(self) -> int:
+        """Close the links that are open on record; for a process that has none yet.
+
+        Returns:
+            How many there were: the process before was killed, or the machine lost power.
+
+        Raises:
+            sqlite3.Error: none was closed.
+        """
+        if not self._tells_links:
+            return 0
+        execute = self._connection.execute
+        left = execute("SELECT number, controller, peer, since FROM links").fetchall()
+        if not left:
+            return 0
+        now = time.time_ns() // 1_000_000
+        (last,) = execute(
+            "SELECT max(coalesce((SELECT at FROM evidence ORDER BY id DESC LIMIT 1), 0),"
+            " coalesce((SELECT received FROM messages ORDER BY id DESC LIMIT 1), 0))"
+        ).fetchone()
+        ends = []
+        for number, controller, peer, since in left:
+            detail = {
+                "since": since,
+                # As long as anything was on record, at least.
+                "seconds": max(last - since, 0) / 1000,
+                "ended_before": moment(now),
+                "error": f"The server ended unclean before {moment(now)}; nobody saw this link end",
+            }
+            ends.append(
+                Evidence("link", now, controller, peer, ENDED_UNCLEAN, to_json(detail), number)
+            )
+        self.write([], ends)
+        return len(ends)
 
     def write(self, entries: Sequence[Entry], evidence: Sequence[Evidence]) -> int:
         """Make the entries and the evidence durable, all or none. Returns how many were copies.
@@ -189,6 +283,7 @@ class Store:
                 rows = [_evidence_row(item) for item in evidence]
                 self._insert(_EVIDENCE, rows)
                 self._hold("evidence", rows)
+                self._keep_links(evidence)
             for name, amount in self._held.items():
                 if amount != held[name]:
                     execute(_HELD, (amount.rows, amount.bytes, name))
@@ -209,6 +304,22 @@ class Store:
         self._floor = None
         self._sampled.update(sampled)
         return duplicates
+
+    def _keep_links(self, evidence: Sequence[Evidence]) -> None:
+        """Have on record which links are open."""
+        if not self._tells_links:
+            return
+        many = self._connection.executemany
+        begun = [
+            (item.link, item.controller, item.peer, item.at)
+            for item in evidence
+            if item.link and item.kind == "attempt"
+        ]
+        ended = [(item.link,) for item in evidence if item.link and item.kind == "link"]
+        if begun:
+            many("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?)", begun)
+        if ended:
+            many("DELETE FROM links WHERE number = ?", ended)
 
     def _hold(self, name: str, rows: Sequence[Row]) -> None:
         held = self._held[name]

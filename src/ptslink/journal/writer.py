@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
 import queue
 import sqlite3
@@ -23,7 +24,8 @@ import msgspec
 
 from ptslink.journal.entry import Entry, Evidence, Health, Retention
 from ptslink.journal.filing import derive, file_unreadable
-from ptslink.journal.schema import ForeignDatabase
+from ptslink.journal.logfiles import moment
+from ptslink.journal.schema import JournalRefused
 from ptslink.journal.store import JournalGone, Store
 
 #: Entries in one transaction at most, so that a long queue is answered in steps.
@@ -40,6 +42,12 @@ TICK_SECONDS: Final = 5.0
 #: Seconds between looks at the retention of evidence.
 TRIM_SECONDS: Final = 60.0
 
+#: Bytes that may wait for the disk: of messages, and again of evidence.
+WAITING_BYTES: Final = 64_000_000
+
+#: Seconds for the thread to end when the journal is closed; a disk that stalls takes longer.
+CLOSE_SECONDS: Final = 10.0
+
 #: Pause after a failure of the thread itself.
 STUMBLE_SECONDS: Final = 0.05
 
@@ -48,10 +56,27 @@ _JOURNAL_ERRORS: Final = (
     sqlite3.OperationalError,
     sqlite3.InternalError,
     JournalGone,
-    ForeignDatabase,
+    JournalRefused,
     OSError,
     MemoryError,
 )
+#: Counted for each piece of evidence besides its text.
+_EVIDENCE_BYTES: Final = 500
+
+
+def _is_of_journal(error: Exception) -> bool:
+    # A database that is corrupt raises DatabaseError itself; those of its other subclasses are
+    # about values.
+    return isinstance(error, _JOURNAL_ERRORS) or type(error) is sqlite3.DatabaseError
+
+
+def _is_io_error(error: Exception) -> bool:
+    """Whether a read, a write or a sync failed, after which the page cache may hold what the disk
+    does not. The primary code is in the low byte (https://sqlite.org/rescode.html)."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
+    return isinstance(error, OSError) and error.errno == errno.EIO
+
 
 _Batch = tuple[list[Entry], list[Evidence]]
 
@@ -62,6 +87,8 @@ class JournalWriter:
     Args:
         open_store: opens the store; called again after a failure, in the writer's thread.
         retry_seconds: time between attempts to get a failing journal back.
+        waiting_bytes: of messages that may wait for the disk; beyond, entries are settled as not
+            stored until half of it is through.
 
     Raises:
         whatever `open_store` raises the first time.
@@ -72,28 +99,42 @@ class JournalWriter:
         open_store: Callable[[], Store],
         *,
         retry_seconds: float = RETRY_SECONDS,
+        waiting_bytes: int = WAITING_BYTES,
     ) -> None:
         self._open_store = open_store
+        self._most = waiting_bytes
+        self._full = False
+        self._refused: list[Entry] = []
+        self._refusals = 0
         #: Called on the event loop whenever `Health.ok` changes.
         self.on_health: Callable[[Health], None] | None = None
         self._retry = retry_seconds
         self._next_trim = 0.0
-        self._store: Store | None = open_store()
+        self._health = Health()
+        self._identity, self._newest = "", 0
+        self._must_checkpoint = False
+        self._store: Store | None = self._opened()
+        with contextlib.suppress(sqlite3.Error):
+            # To begin needs no space on the disk; the next start tries again.
+            self._health.unclean = self._store.end_links()
         self._known = set(self._store.controllers())
         #: UTCOffset in minutes by controller, as the file had it when it was opened.
         self.offsets: dict[str, int] = self._store.offsets()
-        self._health = Health()
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._entries: list[Entry] = []
         self._evidence: list[Evidence] = []
         self._evidence_waits = False
+        # Bytes of evidence ever taken, counted on the loop, and done with, counted in the thread.
+        self._evidence_in = self._evidence_out = 0
+        self._surplus = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         # Not one that the end of the process waits for: what is not settled was not confirmed.
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._ending = False
         self._failed_at = 0.0
         self._ticked = time.monotonic()
-        self._unsettled = 0
+        self._unsettled = self._unsettled_bytes = 0
+        self._full_since: int | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -102,7 +143,21 @@ class JournalWriter:
             self._health.ok = False
             self._health.reason = "the journal's thread has ended; restart the server"
             self._health.since = self._health.since or int(time.time() * 1000)
-        return self._health
+        seen = replace(
+            self._health,
+            waiting=self._unsettled_bytes,
+            refused=self._refusals,
+            lost_evidence=self._health.lost_evidence + self._surplus,
+        )
+        if self._full and seen.ok:
+            seen.ok, seen.reason, seen.since = False, self._stalled(), self._full_since
+        return seen
+
+    def _stalled(self) -> str:
+        return (
+            f"the disk takes too long: {self._unsettled_bytes:,} bytes of messages wait for it"
+            f" (journal.waiting_megabytes allows {self._most // 1_000_000})"
+        )
 
     @property
     def ticked(self) -> float:
@@ -133,13 +188,19 @@ class JournalWriter:
             self._waiter = self._waiter or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiter)
 
-    async def close(self) -> None:
-        """Commit and settle all that was appended, then close the file."""
+    async def close(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Commit and settle all that was appended, then close the file.
+
+        Returns:
+            Whether that was done within so many seconds. What was not settled by then is not
+            confirmed to anybody; the thread ends with the process.
+        """
         self._end()
         if self._loop is not None:
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, seconds)
+        return not self._thread.is_alive()
 
-    def abandon(self, timeout: float = 10.0) -> None:
+    def abandon(self, timeout: float = CLOSE_SECONDS) -> None:
         """As `close`, for whoever cannot await, started or not; waits for so many seconds.
 
         May be called any number of times, also before or after `close`.
@@ -159,13 +220,40 @@ class JournalWriter:
             self._store.close()
 
     def append(self, entry: Entry) -> None:
+        assert self._loop is not None, "start() comes first"
+        size = len(entry.raw)
+        if self._full or (self._unsettled and self._unsettled_bytes + size > self._most):
+            self._refuse(entry)
+            return
         self._unsettled += 1
+        self._unsettled_bytes += size
         self._entries.append(entry)
         if len(self._entries) == 1:
-            assert self._loop is not None, "start() comes first"
             self._loop.call_soon(self._flush)
 
+    def _refuse(self, entry: Entry) -> None:
+        """The disk does not keep up: tell whoever sent it to send it again."""
+        assert self._loop is not None
+        self._refusals += 1
+        self._refused.append(entry)
+        if len(self._refused) == 1:
+            self._loop.call_soon(self._settle_refused)
+        if not self._full:
+            self._full, self._full_since = True, int(time.time() * 1000)
+            self._changed(self.health)
+
+    def _settle_refused(self) -> None:
+        entries, self._refused = self._refused, []
+        for entry in entries:
+            if entry.settled is not None:
+                self._tell_owner(entry)
+
     def record(self, evidence: Evidence) -> None:
+        size = len(evidence.detail) + _EVIDENCE_BYTES
+        if self._evidence_in - self._evidence_out + size > self._most:
+            self._surplus += 1
+            return
+        self._evidence_in += size
         self._evidence.append(evidence)
         if not self._evidence_waits:
             assert self._loop is not None, "start() comes first"
@@ -265,9 +353,9 @@ class JournalWriter:
             try:
                 duplicates = store.write(entries, evidence)
                 stored = [True] * len(entries)
-            except _JOURNAL_ERRORS:
-                raise
             except Exception as error:
+                if _is_of_journal(error):
+                    raise
                 duplicates = self._one_by_one(store, entries, stored, error)
                 self._evidence_one_by_one(store, evidence)
         except Exception as error:
@@ -276,9 +364,10 @@ class JournalWriter:
             surplus = len(evidence) - MAX_EVIDENCE
             if surplus > 0:
                 self._health.lost_evidence += surplus
-                del evidence[:surplus]
+                self._done_with(evidence, surplus)
         else:
-            evidence.clear()
+            self._newest = store.newest
+            self._done_with(evidence, len(evidence))
             self._succeed()
             self._health.commits += 1
             self._health.duplicates += duplicates
@@ -286,6 +375,11 @@ class JournalWriter:
         self._health.stored += count
         self._health.failed += len(entries) - count
         return stored
+
+    def _done_with(self, evidence: list[Evidence], count: int) -> None:
+        """Take the oldest evidence off the list."""
+        self._evidence_out += sum(len(item.detail) + _EVIDENCE_BYTES for item in evidence[:count])
+        del evidence[:count]
 
     def _one_by_one(
         self, store: Store, entries: list[Entry], stored: list[bool], cause: Exception
@@ -302,9 +396,9 @@ class JournalWriter:
                     continue
                 try:
                     duplicates += store.write([attempt], [])
-                except _JOURNAL_ERRORS:
-                    raise
                 except Exception as error:
+                    if _is_of_journal(error):
+                        raise
                     self._tell(self._report, "a message could not be stored", error)
                 else:
                     stored[at] = True
@@ -317,9 +411,9 @@ class JournalWriter:
         for item in evidence:
             try:
                 store.write([], [item])
-            except _JOURNAL_ERRORS:
-                raise
-            except Exception:
+            except Exception as error:
+                if _is_of_journal(error):
+                    raise
                 self._health.lost_evidence += 1
 
     def _usable_store(self) -> Store:
@@ -327,8 +421,44 @@ class JournalWriter:
             wait = self._failed_at + self._retry - time.monotonic()
             if 0 < wait <= self._retry and self._health.reason:
                 raise JournalGone(self._health.reason)
-            self._store = self._open_store()
+            self._store = self._opened()
         return self._store
+
+    def _opened(self) -> Store:
+        """Open the store, and tell whether it is the one that was open before.
+
+        Raises:
+            whatever `open_store` raises; sqlite3.Error: the log cannot be checkpointed.
+        """
+        store = self._open_store()
+        try:
+            if self._must_checkpoint:
+                store.checkpoint()
+        except BaseException:
+            store.close()
+            raise
+        self._must_checkpoint = False
+        before, newest = self._identity or store.before, self._newest
+        if before and before != store.identity:
+            begun = f" was begun at {moment(store.begun)}" if store.begun else " is there now"
+            kind = "new, empty journal" if not store.newest else "other journal"
+            self._replaced(f"a {kind}{begun}; the one before was removed or replaced")
+        elif store.newest < newest:
+            self._replaced("an older copy of the journal was put in its place")
+        self._identity, self._newest = store.identity, store.newest
+        return store
+
+    def _replaced(self, what: str) -> None:
+        self._health.replacements += 1
+        now = moment(time.time_ns() // 1_000_000)
+        self._health.replaced = (
+            f"{what} (seen at {now}). What was confirmed before is not in it"
+            + (
+                f": {self._health.stored} messages since the server was started"
+                if self._health.stored
+                else ""
+            )
+        )
 
     def _try_again(self) -> None:
         try:
@@ -352,6 +482,7 @@ class JournalWriter:
             self._next_trim = time.monotonic() + TRIM_SECONDS
 
     def _fail(self, error: Exception) -> None:
+        self._must_checkpoint |= _is_io_error(error)
         if self._store is not None:
             self._failed_at = time.monotonic()
             with contextlib.suppress(sqlite3.Error):
@@ -381,6 +512,11 @@ class JournalWriter:
 
     def _settle(self, batch: list[Entry], stored: list[bool]) -> None:
         self._unsettled -= len(batch)
+        self._unsettled_bytes -= sum(len(entry.raw) for entry in batch)
+        if self._full and self._unsettled_bytes <= self._most // 2:
+            self._full = False
+            if self._health.ok:
+                self._changed(self.health)
         for entry, outcome in zip(batch, stored, strict=True):
             entry.stored = outcome
             if outcome and entry.controller:
@@ -420,15 +556,29 @@ def _bare(entry: Entry) -> Entry | None:
 
 
 def open_writer(
-    path: Path, *, status_history_seconds: int = 300, retention: Retention | None = None
+    path: Path,
+    *,
+    status_history_seconds: int = 300,
+    retention: Retention | None = None,
+    waiting_bytes: int = WAITING_BYTES,
+    working: Callable[[str], None] = lambda _: None,
 ) -> JournalWriter:
     """A writer over the journal file at the path.
 
+    Args:
+        waiting_bytes: see `JournalWriter`.
+        working: called now and then while opening takes long, with what is being done.
+
     Raises:
-        sqlite3.Error, OSError, ForeignDatabase: it cannot be opened.
+        sqlite3.Error, OSError, JournalRefused: it cannot be opened.
     """
 
     def open_store() -> Store:
-        return Store(path, status_history_seconds=status_history_seconds, retention=retention)
+        return Store(
+            path,
+            status_history_seconds=status_history_seconds,
+            retention=retention,
+            working=working,
+        )
 
-    return JournalWriter(open_store)
+    return JournalWriter(open_store, waiting_bytes=waiting_bytes)

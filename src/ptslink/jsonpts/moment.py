@@ -20,6 +20,9 @@ MISSING: Final = "no-time"
 _TOLERANCE: Final = 86_400
 _FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - controller-local times carry no zone
+#: Seconds since 1970 of the first and the last moment that ISO 8601 has four digits for.
+_FIRST: Final = -62_135_596_800
+_LAST: Final = 253_402_300_799
 
 
 def local_seconds(text: str) -> int | None:
@@ -39,14 +42,15 @@ def local_seconds(text: str) -> int | None:
 
 
 def to_utc(local: int, *, offset_minutes: int | None, zone: ZoneInfo | None) -> int | None:
-    """Best-effort UTC seconds of a local time.
+    """Best-effort UTC seconds of a local time; None also outside the years 1 to 9999.
 
     Args:
         offset_minutes: the controller's own UTCOffset, which wins, or None if it never told.
         zone: the configured zone of the site, or None.
     """
     if offset_minutes is not None:
-        return local - offset_minutes * 60
+        utc = local - offset_minutes * 60
+        return utc if _FIRST <= utc <= _LAST else None
     if zone is not None:
         naive = _EPOCH + timedelta(seconds=local)
         try:

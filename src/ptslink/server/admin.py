@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-import msgspec
-
 from ptslink.handshake.answer import document
 from ptslink.handshake.head import Head, HeadError
 from ptslink.handshake.identity import controller_id
@@ -55,11 +53,12 @@ class AdminApp:
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="records")
         self._reading: set[asyncio.Future[Answer]] = set()
 
-    async def close(self) -> None:
-        """Wait for the readers that are under way."""
+    async def close(self, seconds: float) -> bool:
+        """Wait for the readers that are under way, but no longer. Returns whether they ended."""
         if self._reading:
-            await asyncio.wait(self._reading)
-        self._readers.shutdown()
+            await asyncio.wait(self._reading, timeout=seconds)
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        return not self._reading
 
     # Handler.
 
@@ -84,7 +83,8 @@ class AdminApp:
             case ["records" | "variants"] | ["controllers", _, "command"] if peer.local_port:
                 return self._not_here(parts[0])
             case ["records" | "variants" as table] if reading:
-                return self._records(peer, dict(parse_qsl(target.query)), table == "variants")
+                query = dict(parse_qsl(target.query))
+                return self._records(peer, head, query, table == "variants")
             case ["controllers", name, "command"] if head.method == "POST":
                 return self._command(peer, name, body)
         return _answer(
@@ -94,7 +94,8 @@ class AdminApp:
     def failed(self, peer: Peer, head: Head, error: Exception) -> Answer:  # noqa: ARG002
         content = self._app.failure(head, error)
         self._app.evidence.event(
-            "internal-error", f"A fault of the server at an admin request: {content['fault']}"
+            "internal-error",
+            f"A fault of the server at an admin request, {content['id']}: {content['fault']}",
         )
         return _answer(500, content)
 
@@ -146,7 +147,9 @@ class AdminApp:
             for session in self._app.registry
         ]
 
-    def _records(self, peer: Peer, query: dict[str, str], variants: bool) -> Answer | None:
+    def _records(
+        self, peer: Peer, head: Head, query: dict[str, str], variants: bool
+    ) -> Answer | None:
         unknown = query.keys() - {"after", "limit", "type", "controller", "journal"}
         if unknown:
             return _bad(
@@ -178,7 +181,13 @@ class AdminApp:
 
         def done(finished: asyncio.Future[Answer]) -> None:
             self._reading.discard(finished)
-            peer.answer(finished.result())
+            if finished.cancelled():
+                return  # the server stops; the connection goes with it
+            error = finished.exception()
+            if isinstance(error, Exception):
+                peer.answer(self.failed(peer, head, error))
+            elif error is None:
+                peer.answer(finished.result())
 
         future.add_done_callback(done)
         return None
@@ -192,7 +201,7 @@ class AdminApp:
             return _answer(409, {"error": refused.code, "message": str(refused)})
         except (sqlite3.Error, JournalMissing) as error:
             return _answer(503, {"error": "journal-unreadable", "message": str(error)})
-        return Answer(200, JSON, msgspec.json.encode(content) + b"\n")
+        return Answer(200, JSON, content.json() + b"\n")
 
     def _command(self, peer: Peer, name: str, body: bytes) -> Answer | None:
         try:

@@ -5,6 +5,7 @@ Implements `ptslink.server.seam.Handler`. No sockets, no threads: it can be driv
 
 from __future__ import annotations
 
+import secrets
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -144,18 +145,23 @@ class App:
     def failed(self, peer: Peer, head: Head, error: Exception) -> Answer:
         content = self.failure(head, error)
         remote = self.admission.remote(peer.address, head)
-        reason, controller = f"A fault of the server: {content['fault']}", identify(head).controller
+        reason = f"A fault of the server, {content['id']}: {content['fault']}"
+        controller = identify(head).controller
         self._attempt(peer, remote, head, 500, "internal-error", reason, controller)
         return Answer(500, JSON, document(content), close=True)
 
     def failure(self, head: Head, error: Exception) -> dict[str, str]:
-        """What is said about a fault of ours: enough to find it, nothing of what was asked."""
+        """What is said about a fault of ours: enough to find it, nothing of what was asked.
+
+        The id is in the log with it.
+        """
         frames = traceback.extract_tb(error.__traceback__)
         place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
         return {
             "error": "internal-error",
             "message": f"The server failed at this {head.method} request. It is recorded there.",
             "fault": f"{type(error).__name__}{place}",
+            "id": secrets.token_hex(4),
         }
 
     def unreadable(self, peer: Caller, error: HeadError, start: bytes) -> Answer | None:
@@ -250,6 +256,7 @@ class App:
             verdict.reason,
             identity.controller,
             verdict.notes,
+            link=peer.number if verdict.status == 101 else 0,
         )
         if verdict.status != 101:
             self.admission.fail(remote, now)
@@ -360,6 +367,7 @@ class App:
         controller: str = "",
         notes: tuple[str, ...] = (),
         start: bytes = b"",
+        link: int = 0,
     ) -> None:
         _count(self.attempts, PROBE if PROBE in notes else code)
         self.evidence.attempt(
@@ -372,6 +380,7 @@ class App:
             controller=controller,
             notes=notes,
             start=start,
+            link=link,
         )
 
     def _note(
@@ -468,6 +477,7 @@ class App:
                 "ok": journal.ok,
                 "reason": journal.reason or None,
                 "failing_since": journal.since,
+                "replaced": journal.replaced or None,
             },
             "logs": {
                 "ok": not logs.failure and LOGS not in silent,

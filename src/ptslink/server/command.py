@@ -62,7 +62,7 @@ def serve(config_path: Path) -> None:
     """
     config = load_or_exit(config_path)
     report_on_stderr()
-    from ptslink.journal.schema import ForeignDatabase
+    from ptslink.journal.schema import JournalRefused
     from ptslink.server.listeners import ListenError
     from ptslink.server.service import run
     from ptslink.server.tls import CertificateError
@@ -72,7 +72,7 @@ def serve(config_path: Path) -> None:
             runner.run(run(config, config_path))
     except (ListenError, CertificateError) as error:
         raise click.ClickException(str(error)) from error
-    except (sqlite3.Error, OSError, ForeignDatabase) as error:
+    except (sqlite3.Error, OSError, JournalRefused) as error:
         raise click.ClickException(f"journal {config.journal.path}: {error}") from error
 
 

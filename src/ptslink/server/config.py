@@ -141,6 +141,11 @@ class Journal:
     evidence_megabytes: int = setting(
         500, s.whole(1, 1_000_000, "megabytes"), "size of the evidence at most; oldest goes first"
     )
+    waiting_megabytes: int = setting(
+        64,
+        s.whole(1, 100_000, "megabytes"),
+        "messages that wait for a disk at most; beyond, controllers are told to send again",
+    )
 
 
 @dataclass(frozen=True, slots=True)

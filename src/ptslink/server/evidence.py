@@ -47,6 +47,7 @@ class EvidenceLog:
         self._minute = 0
         self._said: dict[tuple[str, str], int] = {}
         self._unsaid = 0
+        self._replacements = 0
 
     def attempt(
         self,
@@ -60,6 +61,7 @@ class EvidenceLog:
         controller: str = "",
         notes: tuple[str, ...] = (),
         start: bytes = b"",
+        link: int = 0,
     ) -> None:
         """An attempt to connect, accepted or not.
 
@@ -68,6 +70,7 @@ class EvidenceLog:
             head: the request, when it could be read.
             status: the answer, 0 when there was none.
             start: first bytes of what could not be read.
+            link: number of the link that begins, 0 where none does.
         """
         at = _now()
         detail: dict[str, Any] = {"status": status, "reason": reason, "local_port": peer.local_port}
@@ -83,7 +86,7 @@ class EvidenceLog:
         if start:
             detail["first_bytes"] = _first_bytes(start)
         text = to_json(detail)
-        self._journal.record(Evidence("attempt", at, controller, remote, code, text))
+        self._journal.record(Evidence("attempt", at, controller, remote, code, text, link))
         # Refused callers are told apart by address: a stranger may name any controller.
         caller = (controller or remote) if status == 101 else counted_as(remote)
         if self._may_say(caller, code, at):
@@ -98,7 +101,8 @@ class EvidenceLog:
         code = ending_code(ending)
         detail = to_json(ending_detail(session, ending))
         controller = session.controller
-        self._journal.record(Evidence("link", at, controller, session.remote, code, detail))
+        number = session.peer.number
+        self._journal.record(Evidence("link", at, controller, session.remote, code, detail, number))
         if self._may_say(controller or session.remote, ending_label(ending), at):
             short = ending.seconds < self._short
             message = (
@@ -155,6 +159,7 @@ class EvidenceLog:
 
     def health(self, health: Health) -> None:
         """The journal's health changed. Loud on purpose."""
+        self.replaced(health)
         if health.ok:
             self.event("journal-recovered", "The journal works again; confirmations are sent.")
         else:
@@ -164,6 +169,12 @@ class EvidenceLog:
                 "resend their records.",
                 reason=health.reason,
             )
+
+    def replaced(self, health: Health) -> None:
+        """Another file was found in the journal's place, unless that was said."""
+        if health.replacements != self._replacements:
+            self._replacements = health.replacements
+            self.event("journal-replaced", f"CONFIRMED RECORDS ARE GONE: {health.replaced}.")
 
     def _may_say(self, caller: str, code: str, at: int) -> bool:
         """Whether a line about this is still due, or the caller has repeated itself enough."""

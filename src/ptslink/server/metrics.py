@@ -32,6 +32,7 @@ class _AppCollector(Collector):
             ("ptslink_connections", "Open connections, links or not.", app.admission.open),
             ("ptslink_links", "Open WebSocket links of controllers.", app.registry.links),
             ("ptslink_journal_ok", "1 while records can be kept, else 0.", int(health.ok)),
+            ("ptslink_journal_waiting_bytes", "Messages that wait for the disk.", health.waiting),
             ("ptslink_logs_ok", "1 while log files can be written, else 0.", int(logs["ok"])),
             ("ptslink_loop_lag_seconds", "Latest delay of the event loop.", self._wheel.lag),
             (
@@ -46,6 +47,16 @@ class _AppCollector(Collector):
             ("ptslink_journal_stored", "Messages made durable.", health.stored),
             ("ptslink_journal_duplicates", "Records that were there before.", health.duplicates),
             ("ptslink_journal_failed", "Messages answered with an error.", health.failed),
+            (
+                "ptslink_journal_refused",
+                "Messages answered with an error since too much waited for the disk.",
+                health.refused,
+            ),
+            (
+                "ptslink_journal_replacements",
+                "Times another file was found in the journal's place.",
+                health.replacements,
+            ),
             ("ptslink_journal_lost_evidence", "Evidence dropped.", health.lost_evidence),
             ("ptslink_log_lines_dropped", "Lines missing in the log files.", logs["dropped"]),
             (

@@ -10,12 +10,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from ptslink.journal.logfiles import LogFiles
-from ptslink.journal.writer import JournalWriter, open_writer
+from ptslink.journal.logfiles import Line, LogFiles
+from ptslink.journal.store import ENDED_UNCLEAN
+from ptslink.journal.writer import CLOSE_SECONDS, JournalWriter, open_writer
 from ptslink.server import systemd
 from ptslink.server.admin import AdminApp
 from ptslink.server.app import App
@@ -32,6 +34,13 @@ from ptslink.server.wheel import Wheel
 
 #: New objects between two looks of the garbage collector.
 GC_THRESHOLD: Final = 20_000
+#: Seconds for readers of the journal to end when the server stops.
+READERS_SECONDS: Final = 1.0
+#: Seconds between two signs of life while the journal is opened, between two lines of the log, and
+#: what systemd grants on each sign.
+TELL_SECONDS: Final = 1.0
+LOG_SECONDS: Final = 10.0
+EXTEND_SECONDS: Final = 60.0
 
 
 def front_limits(config: Config, counters: dict[str, int]) -> FrontLimits:
@@ -93,6 +102,37 @@ class Fronts:
             HANDSHAKE_SECONDS,
             self._loop,
         )
+
+
+def _line(message: str) -> Line:
+    """A line about the server itself, for when the journal cannot have it."""
+    return Line(time.time_ns() // 1_000_000, ("Server",), message)
+
+
+class _Opening:
+    """Tells systemd and the log that the journal is still being opened, as long as it works.
+
+    Args:
+        logs: where a line goes now and then.
+    """
+
+    def __init__(self, logs: LogFiles) -> None:
+        self._logs = logs
+        self._told = self._logged = time.monotonic()
+        self.over = False
+
+    def working(self, what: str) -> None:
+        """It works on this; cheap enough to be called often."""
+        now = time.monotonic()
+        if self.over or now - self._told < TELL_SECONDS:
+            return
+        self._told = now
+        systemd.notify(
+            f"EXTEND_TIMEOUT_USEC={int(EXTEND_SECONDS * 1e6)}\nSTATUS=Opening the journal: {what}"
+        )
+        if now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            self._logs.put(_line(f"Opening the journal: {what}"))
 
 
 class Server:
@@ -179,8 +219,12 @@ class Server:
                 return
             await asyncio.sleep(0.005)
 
-    async def stop(self) -> None:
-        """Stop accepting, settle what came, close every link with 1012, wait for the peers."""
+    async def stop(self) -> bool:
+        """Stop accepting, settle what came, close every link with 1012, wait for the peers.
+
+        Returns:
+            Whether all ended within its limits; if not, a disk stalls, and a thread waits for it.
+        """
         for server in self._servers:
             server.close()
         drained = asyncio.Event()
@@ -207,10 +251,13 @@ class Server:
         )
         for server in self._admin_servers:
             server.close()
-        await self.admin.close()
-        await self._journal.close()
+        read = await self.admin.close(READERS_SECONDS)
+        kept = await self._journal.close()
+        if not kept:
+            self._logs.put(_line(f"The journal was not closed within {CLOSE_SECONDS:g} seconds"))
         self._wheel.stop()
         await asyncio.to_thread(self._logs.close)
+        return read and kept
 
 
 async def start_server(
@@ -229,21 +276,11 @@ async def start_server(
 
     Raises:
         CertificateError, ListenError: what it says.
-        sqlite3.Error, OSError, ForeignDatabase: the journal cannot be opened.
+        sqlite3.Error, OSError, JournalRefused: the journal cannot be opened.
     """
     loop = asyncio.get_running_loop()
     certificates = Certificates(config.tls) if config.tls.port else None
     listeners = obtain(config, inherited or [])
-    try:
-        if journal is None:
-            journal = open_writer(
-                config.journal.path,
-                status_history_seconds=config.journal.status_history_seconds,
-                retention=config.retention(),
-            )
-    except BaseException:
-        listeners.close()
-        raise
     logs = LogFiles(
         config.logs.directory,
         keep_days=config.logs.keep_days,
@@ -251,6 +288,21 @@ async def start_server(
         out=out,
     )
     logs.start()
+    opening = _Opening(logs)
+    try:
+        if journal is None:
+            journal = open_writer(
+                config.journal.path,
+                status_history_seconds=config.journal.status_history_seconds,
+                retention=config.retention(),
+                waiting_bytes=config.journal.waiting_megabytes * 1_000_000,
+                working=opening.working,
+            )
+    except BaseException:
+        listeners.close()
+        logs.close()
+        raise
+    opening.over = True
     evidence = EvidenceLog(journal, logs, short_seconds=config.logs.short_connection_seconds)
     journal.on_health = evidence.health
     journal.start()
@@ -274,6 +326,14 @@ async def start_server(
         await journal.close()
         await asyncio.to_thread(logs.close)
         raise
+    evidence.replaced(journal.health)
+    if links := journal.health.unclean:
+        evidence.event(
+            ENDED_UNCLEAN,
+            f"The server before this one ended unclean; {links} links that were open are on record"
+            " as ended with it.",
+            links=links,
+        )
     evidence.event("started", f"Listening on port {server.port}, path /{config.listen.path}.")
     return server
 
@@ -311,6 +371,12 @@ async def run(config: Config, path: Path) -> None:
     systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
     watchdog.start()
     await stop.wait()
-    systemd.notify("STOPPING=1")
-    await server.stop()
+    # As long as everything that has a limit may take together, and some.
+    seconds = config.limits.drain_seconds + READERS_SECONDS + CLOSE_SECONDS + 15
+    systemd.notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+    ended = await server.stop()
     watchdog.stop()
+    if not ended:
+        # A thread waits for a disk that stalls; the interpreter would wait for the thread.
+        sys.stdout.flush()
+        os._exit(1)

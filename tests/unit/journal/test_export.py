@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -173,6 +176,35 @@ def test_cursor_and_output_are_synced(office: Office, monkeypatch: pytest.Monkey
     office.run()
     # The output and its directory twice, and both cursors with theirs.
     assert len(synced) == 7
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_standard_output_that_is_a_file_is_on_the_disk_before_the_cursor_is_written(
+    office: Office, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    synced: list[str] = []
+
+    def sync(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        if fails:
+            raise OSError(errno.EIO, "Input/output error")
+
+    office.sell(1)
+    with office.output.open("wb") as standard:
+        stdout = SimpleNamespace(buffer=standard)
+        monkeypatch.setattr(export_command, "sys", SimpleNamespace(stdout=stdout))
+        monkeypatch.setattr(os, "fsync", sync)
+        arguments = ["--config", str(office.config), "--cursor-file", str(office.cursor)]
+        result = CliRunner().invoke(main, ["export", *arguments])
+    assert result.exit_code == int(fails)
+    assert office.output.read_bytes().count(b"\n") == 1
+    assert office.cursor.exists() is not fails
+    assert synced == ["sales.jsonl"] + ([] if fails else ["cursor.part", office.path.name])
+
+
+def test_the_help_says_what_a_pipe_can_lose() -> None:
+    text = " ".join(CliRunner().invoke(main, ["export", "--help"]).output.split())
+    assert "what the program at its other end has read and not yet kept" in text
 
 
 def test_variants_are_exported_with_what_they_say(office: Office) -> None:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ptslink.journal.entry import Clock, Entry, Transport
-from ptslink.journal.filing import derive, file
 from ptslink.journal.records import read
 from ptslink.journal.store import Store
+from support.journals import put as put_of
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
@@ -32,19 +32,7 @@ def journal() -> Iterator[Store]:
             store.close()
 
 
-def put(store: Store, *messages: bytes) -> None:
-    for raw in messages:
-        made: Entry = file(
-            raw,
-            controller="AB",
-            clock=Clock(),
-            received=1_790_000_000_000,
-            transport=Transport.WEBSOCKET,
-            link=1,
-            settled=None,
-        )
-        derive(made)
-        store.write([made], [])
+put = partial(put_of, controller="AB")
 
 
 def kept(store: Store) -> list[bytes]:

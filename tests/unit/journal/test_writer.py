@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ptslink.journal.entry import Clock, Entry, Evidence, Fact, Retention, Transport
+from ptslink.journal.entry import Clock, Entry, Evidence, Fact, Health, Retention, Transport
 from ptslink.journal.filing import file
 from ptslink.journal.store import Store
 from ptslink.journal.writer import JournalWriter
@@ -261,6 +263,124 @@ async def test_one_bad_entry_costs_no_evidence_and_keeps_its_bytes(tmp_path: Pat
         raws = connection.execute("SELECT raw FROM messages ORDER BY id").fetchall()
     assert codes == [("one",), ("two",)]
     assert (b"the bad one",) in raws
+
+
+async def test_a_corrupt_database_is_the_journals_fault_and_no_entrys(tmp_path: Path) -> None:
+    writer, store = breaking(tmp_path, sqlite3.DatabaseError)
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    changes: list[Health] = []
+    writer.on_health = changes.append
+    writer.start()
+    settled: list[Entry] = []
+    for number in range(5):
+        writer.append(entry(number, settled))
+    await writer.settled()
+    assert [item.stored for item in settled] == [False] * 5
+    assert (changes[0].ok, changes[0].reason) == (False, "by the test")
+    assert reported == [], "entries were tried one by one"
+    store.broken_now = False
+    await writer.close()
+
+
+@pytest.mark.parametrize("begun_anew", [True, False])
+async def test_another_file_in_the_journals_place_is_not_called_well(
+    tmp_path: Path, begun_anew: bool
+) -> None:
+    path = tmp_path / "j.db"
+    Store(path).close()
+    shutil.copy(path, tmp_path / "backup.db")
+    writer = JournalWriter(lambda: Store(path), retry_seconds=0.02)
+    changes: list[Health] = []
+    writer.on_health = changes.append
+    writer.start()
+    settled: list[Entry] = []
+    writer.append(entry(1, settled))
+    await writer.settled()
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    if not begun_anew:
+        shutil.copy(tmp_path / "backup.db", path)
+    writer.append(entry(2, settled))
+    await writer.settled()
+    async with asyncio.timeout(5):
+        while not (changes and changes[-1].ok):  # noqa: ASYNC110 - nothing to be told by
+            await asyncio.sleep(0.01)
+    await writer.close()
+    what = "a new, empty journal was begun at 20" if begun_anew else "an older copy of the journal"
+    assert changes[-1].replaced.startswith(what)
+    assert changes[-1].replaced.endswith("1 messages since the server was started")
+    assert (changes[0].replacements, changes[-1].replacements) == (0, 1)
+
+
+async def test_a_journal_that_was_taken_away_while_nobody_served_is_missed(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    for taken_away, replacements in ((False, 0), (False, 0), (True, 1), (False, 0)):
+        if taken_away:
+            path.unlink()
+        writer = JournalWriter(lambda: Store(path))
+        assert writer.health.replacements == replacements
+        await writer.close()
+
+
+class Stalling(Store):
+    """A disk that takes its time."""
+
+    let_go: threading.Event
+
+    def write(self, entries, evidence) -> int:
+        assert Stalling.let_go.wait(30)
+        return super().write(entries, evidence)
+
+
+async def test_what_waits_for_a_stalled_disk_is_limited_in_bytes(tmp_path: Path) -> None:
+    Stalling.let_go = threading.Event()
+    writer = JournalWriter(lambda: Stalling(tmp_path / "j.db"), waiting_bytes=10_000)
+    changes: list[Health] = []
+    writer.on_health = changes.append
+    writer.start()
+    settled: list[Entry] = []
+    for number in range(30):
+        writer.append(entry(number, settled, raw=b"x" * 1000))
+        writer.record(Evidence("event", 1, "", "", "x", "y" * 1000))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    # Whoever sent what is beyond the limit is told to send it again, at once.
+    assert [item.stored for item in settled] == [False] * 20
+    health = writer.health
+    assert (health.ok, health.waiting, health.refused) == (False, 10_000, 20)
+    assert "10,000 bytes of messages wait" in health.reason
+    assert health.lost_evidence == 24
+    Stalling.let_go.set()
+    await writer.settled()
+    assert [item.stored for item in settled[20:]] == [True] * 10
+    assert [change.ok for change in changes] == [False, True]
+    writer.append(entry(40, settled))
+    await writer.settled()
+    assert settled[-1].stored
+    await writer.close()
+
+
+async def test_a_message_larger_than_the_limit_is_taken_when_nothing_waits(tmp_path: Path) -> None:
+    writer = JournalWriter(lambda: Store(tmp_path / "j.db"), waiting_bytes=10)
+    writer.start()
+    settled: list[Entry] = []
+    writer.append(entry(1, settled, raw=b"x" * 1000))
+    await writer.settled()
+    assert settled[0].stored
+    await writer.close()
+
+
+async def test_closing_does_not_wait_for_a_stalled_disk_for_ever(tmp_path: Path) -> None:
+    Stalling.let_go = threading.Event()
+    writer = JournalWriter(lambda: Stalling(tmp_path / "j.db"))
+    writer.start()
+    settled: list[Entry] = []
+    writer.append(entry(1, settled))
+    assert await writer.close(0.01) is False
+    assert settled == []
+    Stalling.let_go.set()
+    assert await writer.close() is True
 
 
 @pytest.mark.parametrize("started", [True, False])

@@ -88,6 +88,26 @@ async def test_metrics_count_what_happened(serve) -> None:
     await wire.close()
 
 
+async def test_a_reader_that_fails_is_answered_and_found_in_the_log(
+    serve, tmp_path, monkeypatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("year 0 is out of range")
+
+    monkeypatch.setattr("ptslink.server.admin.read_page", broken)
+    server = await serve()
+    for table in ("records", "variants"):
+        reply = await get(server.admin_port, f"/{table}")
+        assert reply.status == 500
+        assert reply.json["error"] == "internal-error"
+        await until(lambda id_=reply.json["id"]: id_ in logged(tmp_path))
+
+
+def logged(directory: Path) -> str:
+    """What is in the log file of the server."""
+    return "".join(path.read_text() for path in (directory / "logs").glob("Server_*.log"))
+
+
 async def test_records_are_read_behind_a_cursor_each_once(serve) -> None:
     server = await serve()
     wire = await Wire.link(server.port)

@@ -46,8 +46,8 @@ class HeldJournal:
     async def settled(self) -> None:
         pass
 
-    async def close(self) -> None:
-        pass
+    async def close(self) -> bool:
+        return True
 
     def commit(self, *, stored: bool = True) -> None:
         taken, self.taken = self.taken, []
@@ -224,6 +224,23 @@ async def test_a_removed_database_is_noticed_and_made_anew(serve, tmp_path: Path
     assert (await wire.upload(sale(2)))["Packets"][0]["Message"] == "OK"
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM records").fetchone() == (1,)
+    # It works again, and that what was confirmed is gone does not go unsaid.
+    health = await Wire.connect(server.admin_port)
+    reply = await health.ask(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert reply.json["journal"]["replaced"].startswith("a new, empty journal was begun at 20")
+    reply = await health.ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"ptslink_journal_replacements_total 1.0" in reply.body
+    log = tmp_path / "logs"
+    await until(
+        lambda: (
+            "CONFIRMED RECORDS ARE GONE: a new, empty journal was begun"
+            in "".join(file.read_text() for file in log.glob("Server_*.log"))
+        )
+    )
+    with sqlite3.connect(path) as connection:
+        query = "SELECT count(*) FROM evidence WHERE code = 'journal-replaced'"
+        await until(lambda: connection.execute(query).fetchone() == (1,))
+    await health.close()
     await wire.close()
 
 

@@ -229,7 +229,7 @@ def _records(watch: Stopwatch, path: str, horizon: float) -> Evidence:
 
     query = (
         "SELECT at, kind, controller, peer, code, detail FROM evidence"
-        " WHERE kind = ? AND at >= ? ORDER BY id DESC LIMIT ?"
+        " WHERE kind = ? AND at >= ? ORDER BY at DESC LIMIT ?"
     )
     rows: list[Sequence[Any]] = []
     try:
@@ -257,7 +257,11 @@ def _live(watch: Stopwatch, admin: Mapping[str, Json]) -> Evidence:
     facts = {"health": health, "controllers": controllers, "now": time.time()}
     state = health.get("status") if isinstance(health, dict) else None
     seen = f"health {state}; {len(controllers or [])} controllers connected"
-    good = status == 200
+    journal = health.get("journal") if isinstance(health, dict) else None
+    replaced = journal.get("replaced") if isinstance(journal, dict) else None
+    if replaced:
+        seen += f"; CONFIRMED RECORDS ARE GONE: {replaced}"
+    good = status == 200 and not replaced
     return watch.piece("service.live", Status.OK if good else Status.FAILED, seen, facts)
 
 
