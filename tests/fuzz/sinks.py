@@ -86,7 +86,7 @@ def _attempts(log: EvidenceLog, data: bytes, text: str) -> None:
     close = (1000, text)
     session = SimpleNamespace(
         **{"controller": CONTROLLER, "remote": "192.0.2.1", "since": _AT, "counts": {text: 1}},
-        **{"opened_at": 0.0, "noted": {text}},
+        **{"opened_at": 0.0, "noted": {text}, "peer": SimpleNamespace(number=1)},
     )
     for ending in (
         Ending(1.0, close_rcvd=close, close_sent=close, fault="x", error=text, first_bytes=data),

@@ -34,7 +34,7 @@ SESSION = cast(
     "Session",
     SimpleNamespace(
         **{"controller": CONTROLLER, "remote": "192.0.2.1", "since": AT, "counts": {}},
-        **{"opened_at": 0.0, "noted": set()},
+        **{"opened_at": 0.0, "noted": set(), "peer": SimpleNamespace(number=1)},
     ),
 )
 

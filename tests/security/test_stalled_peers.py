@@ -17,7 +17,7 @@ from ptslink.server.seam import FrontLimits
 from support.wire import CONTROLLER, Wire, close_frame, frame, message, request, sale, until
 
 ASK = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /jsonPTS HTTP/1.1\r\nX-Pts-Id: AB\r\nContent-Length: 2\r\n\r\n{}"
+POST = f"POST /jsonPTS HTTP/1.1\r\nX-Pts-Id: {CONTROLLER}\r\nContent-Length: 2\r\n\r\n{{}}".encode()
 #: Answers to these are more than the kernel takes here, and less than what stops the reading.
 SOME = ASK * 200
 #: Answers to these stop it.
@@ -94,7 +94,7 @@ async def test_a_peer_that_reads_nothing_loses_its_place(serve, name: str) -> No
     sent, ends = DEAF[name]
     server = await serve(inherited=[("", listening())], **SHORT)
     async with deaf(server.port, sent, ends=ends):
-        await until(lambda: not server.app.admission.open, 5)
+        await until(lambda: not server.app.admission.open)
         assert not len(server.app.registry)
 
 
@@ -131,6 +131,7 @@ async def test_they_are_answered_once_the_answers_are_taken(serve) -> None:
 @pytest.mark.usefixtures("hurried")
 async def test_an_answer_that_does_not_come_is_given_up(serve, monkeypatch) -> None:
     server = await serve()
+    known(server)
     monkeypatch.setattr(server.app.journal, "append", lambda _: None)
     wire = await Wire.connect(server.port)
     reply = await wire.ask(POST)
@@ -145,12 +146,13 @@ async def test_a_last_answer_that_nobody_takes_is_given_up(serve, monkeypatch) -
     """The peer ended its side while its upload waited for the disk."""
     server = await serve(inherited=[("", listening())])
     taken: list[Any] = []
+    known(server)
     monkeypatch.setattr(server.app.journal, "append", taken.append)
     async with deaf(server.port, SOME + POST, ends=True):
         await until(lambda: taken)
         taken[0].stored = True
         taken[0].settled(taken[0])
-        await until(lambda: not server.app.admission.open, 5)
+        await until(lambda: not server.app.admission.open)
 
 
 def known(server: service.Server) -> None:

@@ -199,6 +199,7 @@ class LogFiles:
             except Exception as error:
                 # Whatever nobody foresaw: the lines to come are written all the same.
                 self.failure = _reported("lines could not be written", error)
+                self.dropped += len(lines)
             self._ticked = time.monotonic()
 
     def _write(self, lines: Iterable[Line | PacketLine]) -> None:

@@ -97,7 +97,7 @@ async def test_a_reader_that_fails_is_answered_and_found_in_the_log(
     monkeypatch.setattr("ptslink.server.admin.read_page", broken)
     server = await serve()
     for table in ("records", "variants"):
-        reply = await get(server.admin_port, f"/{table}")
+        reply = await read(server, f"/{table}")
         assert reply.status == 500
         assert reply.json["error"] == "internal-error"
         await until(lambda id_=reply.json["id"]: id_ in logged(tmp_path))

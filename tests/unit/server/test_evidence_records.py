@@ -449,7 +449,7 @@ async def test_behind_a_proxy_the_real_address_is_recorded(serve, tmp_path) -> N
 async def test_the_line_of_an_unreadable_message_has_peer_and_reason(
     serve, tmp_path, sent, reason, over_http
 ) -> None:
-    server = await serve()
+    server = await serve(controllers={"allowed": [CONTROLLER]})
     if over_http:
         wire = await Wire.connect(server.port)
         wire.write(

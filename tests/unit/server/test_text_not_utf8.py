@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import sqlite3
@@ -85,8 +86,8 @@ async def test_a_long_message_is_confirmed_whole(serve) -> None:
     await wire.close()
 
 
-async def records(port: int) -> list[dict[str, Any]]:
-    wire = await Wire.connect(port)
+async def records(directory: Path) -> list[dict[str, Any]]:
+    wire = Wire(*await asyncio.open_unix_connection(str(directory / "admin.sock")))
     reply: Reply = await wire.ask(request("/records", drop=("Upgrade", "Connection")))
     await wire.close()
     found: list[dict[str, Any]] = reply.json["records"]
@@ -111,7 +112,7 @@ async def test_the_code_page_decodes_what_is_read_and_exported(
     wire.send(named(NAME, written))
     assert await confirmed(wire) == [1]
     await wire.close()
-    [record] = await records(server.admin_port)
+    [record] = await records(tmp_path)
     assert record["data"]["FuelGradeName"] == read
     config = tmp_path / "ptslink.toml"
     config.write_text(
@@ -130,13 +131,13 @@ async def test_the_code_page_decodes_what_is_read_and_exported(
     assert json.loads(cells["data"])["FuelGradeName"] == read
 
 
-async def test_a_message_that_cannot_be_read_is_shown_in_the_code_page(serve) -> None:
+async def test_a_message_that_cannot_be_read_is_shown_in_the_code_page(serve, tmp_path) -> None:
     server = await serve(controllers={"code_page": "cp1251"})
     wire = await Wire.link(server.port)
     wire.send(named(NAME, "cp1251").replace(b'"Volume":', b'"Volume":nan,,'))
     assert await confirmed(wire) == [1]
     await wire.close()
-    [record] = await records(server.admin_port)
+    [record] = await records(tmp_path)
     assert (record["data"], record["flags"]) == (None, ["no-time", "no-data", "fished"])
     assert NAME in record["message"]
 
