@@ -33,8 +33,7 @@ def failing_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.mark.parametrize("failures", [1, 2, 3])
-@pytest.mark.parametrize("ends", ["goes on", "is killed"])
+@pytest.mark.parametrize(("failures", "ends"), [(2, "goes on"), (2, "is killed"), (3, "is killed")])
 def test_what_is_confirmed_after_a_failed_sync_outlasts_a_power_cut(
     tmp_path: Path, failing_disk: Path, failures: int, ends: str
 ) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.fuzz.reading import read_back
 from tests.fuzz.targets import reading
@@ -81,7 +81,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(PIECES | st.binary(max_size=30), max_size=10).map(b"".join))
 def test_anything_that_is_confirmed_can_be_read(data: bytes) -> None:
     reading(data)

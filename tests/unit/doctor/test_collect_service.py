@@ -159,6 +159,10 @@ def test_who_is_connected_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_sick_service_fails_and_a_silent_one_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert live(monkeypatch, (503, {"status": "failing"}), (200, {})).status is Status.FAILED
+    gone = {"status": "ok", "journal": {"ok": True, "replaced": "a new, empty journal was begun"}}
+    piece = live(monkeypatch, (200, gone), (200, {}))
+    assert piece.status is Status.FAILED
+    assert "CONFIRMED RECORDS ARE GONE: a new, empty journal was begun" in piece.seen
     silent = live(monkeypatch, ConnectionRefusedError("refused"), (200, {}))
     assert silent.status is Status.UNKNOWN
     assert silent.facts["health"] is None

@@ -9,6 +9,7 @@ import json
 import socket
 import sqlite3
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from ptslink.cli import main
 from ptslink.server.downlink import ALLOWED
 from ptslink.server.listeners import BACKLOG
 from ptslink.server.service import Server
-from support.wire import CONTROLLER, Reply, Wire, frame, message, request, sale, until
+from support.wire import CONTROLLER, PATIENCE, Reply, Wire, frame, message, request, sale, until
 
 
 async def get(port: int, path: str) -> Reply:
@@ -101,6 +102,23 @@ async def test_a_reader_that_fails_is_answered_and_found_in_the_log(
         assert reply.status == 500
         assert reply.json["error"] == "internal-error"
         await until(lambda id_=reply.json["id"]: id_ in logged(tmp_path))
+
+
+async def test_stopping_does_not_wait_for_a_reader_for_ever(serve, monkeypatch) -> None:
+    let_go, begun = threading.Event(), threading.Event()
+
+    def stalled(*_: Any, **__: Any) -> None:
+        begun.set()
+        let_go.wait(PATIENCE)
+
+    monkeypatch.setattr("ptslink.server.admin.read_page", stalled)
+    server = await serve()
+    wire = await Wire.connect(server.admin_port)
+    wire.write(b"GET /records HTTP/1.1\r\nHost: x\r\n\r\n")
+    await until(begun.is_set)
+    assert await server.admin.close(0.01) is False
+    let_go.set()
+    await wire.close()
 
 
 def logged(directory: Path) -> str:
