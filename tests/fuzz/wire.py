@@ -56,11 +56,18 @@ class Loop:
         self.now = when
 
 
+#: Bytes that the peer has not taken at which the front is told to pause.
+_MUCH = 2000
+
+
 class Transport:
     """What the front writes to. Raises where asyncio would lose or refuse something."""
 
     def __init__(self) -> None:
+        self.front: Front | None = None
         self.written = bytearray()
+        self._untaken = 0
+        self._full = False
         self.paused = False
         self.ended = False
         self.closing = False
@@ -73,6 +80,20 @@ class Transport:
         assert not self.ended, "written after the end of our side"
         if not self.closing:
             self.written += data
+            self._untaken += len(data)
+            if self._untaken > _MUCH and not self._full:
+                self._full = True
+                assert self.front is not None
+                self.front.pause_writing()
+
+    def take(self) -> bool:
+        """The peer takes what waits, where it is so much that the front pauses; whether it was."""
+        if not self._full or self.closing:
+            return False
+        self._full, self._untaken = False, 0
+        assert self.front is not None
+        self.front.resume_writing()
+        return True
 
     def can_write_eof(self) -> bool:
         return True
@@ -118,13 +139,16 @@ class MemoryJournal:
     def knows(self, controller: str) -> bool:
         return bool(controller)
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
+        """Settle everything; whether there was anything."""
+        any_ = bool(self._waiting)
         # An answer may let the next request in, and that is settled too.
         while self._waiting:
             entry = self._waiting.pop(0)
             entry.stored = True
             if entry.settled is not None:
                 entry.settled(entry)
+        return any_
 
 
 class Watched:
@@ -200,6 +224,7 @@ def converse(pieces: Sequence[bytes]) -> Heard:
     limits = FrontLimits(message_bytes=65_536)
     front = Front(watched, limits, wheel, scratch, cast("asyncio.AbstractEventLoop", loop), 1, 3000)
     transport = Transport()
+    transport.front = front
     front.connection_made(transport)
     for piece in pieces:
         for at in range(0, len(piece), SCRATCH_BYTES):
@@ -208,7 +233,8 @@ def converse(pieces: Sequence[bytes]) -> Heard:
             part = piece[at : at + SCRATCH_BYTES]
             front.get_buffer(-1)[: len(part)] = part
             front.buffer_updated(len(part))
-            kept.settle()
+            while kept.settle() or transport.take():
+                pass
             assert transport.closing or not transport.paused, "held for ever"
     loop.run_until(loop.now + 15)
     if not transport.closing and not front.eof_received():

@@ -103,11 +103,14 @@ class Watchdog:
         for part in self._silent:
             if part not in before:
                 age = ages[part]
-                how = "has ended" if age == math.inf else f"has been silent for {age:.0f} seconds"
-                self._tell(f"The {part} of the server {how}.")
+                how = "have ended" if age == math.inf else f"are silent for {age:.0f} seconds"
+                self._tell(
+                    f"Of the server's parts the {part} {how}; after {HUNG_SECONDS:g} seconds "
+                    "systemd's watchdog starts the server anew."
+                )
         for part in before:
             if part not in self._silent:
-                self._tell(f"The {part} of the server goes on.")
+                self._tell(f"Of the server's parts the {part} go on.")
 
     def stop(self) -> None:
         """Feed no more."""

@@ -28,15 +28,15 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("age", "feeds", "told"),
     [
-        (0, True, []),
-        (29, True, []),
-        (45, True, ["The logs of the server has been silent for 45 seconds."]),
-        (299, True, ["The logs of the server has been silent for 299 seconds."]),
-        (301, False, ["The logs of the server has been silent for 301 seconds."]),
-        (math.inf, False, ["The logs of the server has ended."]),
+        (0, True, ""),
+        (29, True, ""),
+        (45, True, "the logs are silent for 45 seconds;"),
+        (299, True, "the logs are silent for 299 seconds;"),
+        (301, False, "the logs are silent for 301 seconds;"),
+        (math.inf, False, "the logs have ended;"),
     ],
 )
-async def test_the_watchdog_looks_at_every_part(fed, age: float, feeds: bool, told) -> None:
+async def test_the_watchdog_looks_at_every_part(fed, age: float, feeds: bool, told: str) -> None:
     parts = {"timers": time.monotonic, "logs": lambda: time.monotonic() - age}
     said: list[str] = []
     watchdog = systemd.Watchdog(asyncio.get_running_loop(), 30, Vitals(parts), said.append)
@@ -44,11 +44,12 @@ async def test_the_watchdog_looks_at_every_part(fed, age: float, feeds: bool, to
         watchdog.start()
         watchdog.stop()
     assert fed == ["WATCHDOG=1"] * 2 * feeds
-    assert said == told
+    assert len(said) == bool(told)
+    assert told in "".join(said)
     age = 0
     watchdog.start()
     watchdog.stop()
-    assert said[len(told) :] == ["The logs of the server goes on."] * len(told)
+    assert said[1:] == ["Of the server's parts the logs go on."] * bool(told)
 
 
 class Ended(BaseException):
