@@ -73,6 +73,10 @@ async def test_what_is_no_upload_of_a_known_controller_is_no_record(
     wire.send(payload)
     code = "not-jsonpts" if named else "no-controller-id"
     await until(lambda: refusals(tmp_path, code))
+    ((peer, detail),) = refusals(tmp_path, code)
+    assert peer == "127.0.0.1"
+    assert f"{len(payload)} bytes from 127.0.0.1" in detail["message"]
+    assert ("JSON is malformed" in detail["message"]) is (payload is UNREADABLE)
     assert journaled(tmp_path) == 0
     assert not server.app.journal.knows(CONTROLLER)
     await wire.close()

@@ -15,6 +15,7 @@ from ptslink.handshake.head import Head
 from ptslink.journal.entry import Entry, Evidence, Health, Journal
 from ptslink.journal.logfiles import Line, LogFiles, to_json
 from ptslink.journal.schema import ROW_BYTES
+from ptslink.jsonpts.envelope import UNREADABLE, fault
 from ptslink.server.admission import counted_as
 from ptslink.server.registry import Session
 from ptslink.server.seam import Caller, Ending
@@ -128,6 +129,8 @@ class EvidenceLog:
             return 0
         who = f"PTS Controller {entry.controller}" if entry.controller else _NOBODY
         message = f"Refused a message of {len(entry.raw)} bytes from {remote}, {who}: {reason}."
+        if UNREADABLE in entry.notes:
+            message += f" It is unreadable: {fault(entry.raw)}."
         content = {
             "message": message,
             "bytes": len(entry.raw),
