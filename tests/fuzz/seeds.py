@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from tests.fuzz.targets import MEMBERS
@@ -24,6 +25,7 @@ from ptslink.simulator.packets import (
     status_data,
 )
 
+_INJECTED = Path(__file__).parents[1] / "unit" / "doctor" / "injected"
 _NOW = datetime(2026, 3, 1, 10, 1)  # noqa: DTZ001 - controller-local times carry no zone
 
 
@@ -134,6 +136,15 @@ def _facts() -> list[bytes]:
 
 
 #: Target -> where it starts from.
+def _evidence() -> list[bytes]:
+    """What the doctor saw on two machines."""
+    names = ("fw-site-egress-block.control-gets-in", "tcp-service-down.from-the-server")
+    return [
+        json.dumps(json.loads((_INJECTED / f"{name}.json").read_text())["evidence"]).encode()
+        for name in names
+    ]
+
+
 SEEDS: Final[dict[str, list[bytes]]] = {
     "head": [request(), request("//pts/?x=1"), *_CONNECTIONS[2:]],
     "envelope": _MESSAGES,
@@ -143,6 +154,7 @@ SEEDS: Final[dict[str, list[bytes]]] = {
     "configuration": _TOML,
     "journal": _MESSAGES,
     "reading": [b"\x01" + b"\xfe".join(HARD.values()), b"\xff" + b"\xfe".join(_MESSAGES)],
+    "evidence": _evidence(),
     "repetition": [
         b'{"a":\xfe"b" \xfe}',
         b'{"a":"\xfe\\n\xfe"}',

@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, cast
 
+from tests.fuzz.evidence import evidence
 from tests.fuzz.reading import read_back
 from tests.fuzz.sinks import log_sinks
 from tests.fuzz.wire import converse, request
@@ -392,4 +393,5 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "reading": reading,
     "repetition": repetition,
     "log-sinks": log_sinks,
+    "evidence": evidence,
 }
