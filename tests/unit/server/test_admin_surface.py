@@ -113,7 +113,7 @@ async def test_stopping_does_not_wait_for_a_reader_for_ever(serve, monkeypatch) 
 
     monkeypatch.setattr("ptslink.server.admin.read_page", stalled)
     server = await serve()
-    wire = await Wire.connect(server.admin_port)
+    wire = Wire(*await asyncio.open_unix_connection(str(server.app.config.admin.socket)))
     wire.write(b"GET /records HTTP/1.1\r\nHost: x\r\n\r\n")
     await until(begun.is_set)
     assert await server.admin.close(0.01) is False
