@@ -523,7 +523,10 @@ class Front(asyncio.BufferedProtocol):
     def _act(self, now: float) -> float | None:
         state = self._state
         if state is _State.LINK:
-            return self._link_due(now)
+            again = self._link_due(now)
+            if again is not None and self._paused_at is not None:
+                return min(again, self._paused_at + self._limits.send_seconds)
+            return again
         left = self._since + float(getattr(self._limits, state.limit)) - now
         if left > 0:
             return now + left
