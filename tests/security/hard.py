@@ -42,6 +42,9 @@ HARD: Final[dict[str, bytes]] = {
     "half a character as a name": message(sale(4, rb',"\udfff":1')),
     "lines within Data": message(sale(5, b',\r\n"Tag":\n"x"')),
     "a return in a text": message(sale(6, rb',"Tag":"a\rb","FuelGradeName":"\u2028\u0000"')),
+    "ends of lines that are none in JSON": message(
+        sale(14, ',\t"Tag":"\x7f\x85\x9b2J\u2028"'.encode())
+    ),
     "Data as deep as it may be": message(sale(7, b',"Tag":' + b"[" * 500 + b"]" * 500)),
     "a formula": message(sale(8, b',"Tag":"=1+1"')),
     "a national code page": message(sale(9, b',"FuelGradeName":"\xc0\xc8-95"')),

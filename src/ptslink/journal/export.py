@@ -19,7 +19,6 @@ from ptslink.jsonpts.columns import COLUMNS
 COMMON: Final = ("id", "controller", "type", "received", "local_time", "utc", "flags", "variants")
 VARIANT: Final = ("id", "record", "controller", "type", "received")
 
-_BLANKS: Final = str.maketrans("\t\n\r", "   ")
 _members = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 
@@ -56,9 +55,7 @@ class Reading:
 def json_lines(records: Iterable[Told]) -> Iterator[str]:
     """A line for each record: the same JSON whatever is in it, for a terminal and a file alike."""
     for record in records:
-        # Data is as sent: between its values, and nowhere else, there may be ends of lines.
-        text = record.json().decode("utf-8", "replace").translate(_BLANKS)
-        yield visible(text) + "\n"
+        yield visible(record.json().decode("utf-8", "replace")) + "\n"
 
 
 def csv_lines(

@@ -22,8 +22,8 @@ MAX_LOOKED_AT: Final = 100_000
 #: tells of what this release could not read.
 NOT_CONVERTED: Final = "not-converted"
 
-# Within JSON, line ends stand between two members or are escaped: a blank says the same.
-_IN_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
+# Within JSON, control characters stand between two members or are escaped: a blank says the same.
+_IN_ONE_LINE: Final = bytes.maketrans(b"\t\r\n", b"   ")
 
 _CONDITIONS: Final = """
  AND (:type IS NULL OR r.type IN (SELECT id FROM types WHERE name IN (:type, :other)))
