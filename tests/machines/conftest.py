@@ -35,9 +35,7 @@ def scenarios(request: pytest.FixtureRequest) -> Iterator[dict[str, tuple[Scenar
         if isinstance(item, pytest.Function) and item.originalname == "test_scenario_holds"
     ]
     LOGS.mkdir(parents=True, exist_ok=True)
-    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-    assert isinstance(terminal, pytest.TerminalReporter)
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        begun = {name: Scenario(name, terminal) for name in asked}
+        begun = {name: Scenario(name) for name in asked}
         yield {name: (scenario, pool.submit(scenario.run)) for name, scenario in begun.items()}
         pool.shutdown(cancel_futures=True)

@@ -6,15 +6,14 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 LOGS = ROOT / "build" / "scenarios"
+#: The descriptor scripts/test gives for lines of progress.
+PROGRESS = int(os.environ["PTSLINK_PROGRESS"]) if "PTSLINK_PROGRESS" in os.environ else None
 SIDE_BY_SIDE = 2
 #: What takes longest begins first, and `default` before all: others begin from what it leaves.
 LONGEST_FIRST = ("default", "firewalld", "interrupted", "rollback", "upgrade", "airgap", "acme")
@@ -29,7 +28,6 @@ class Scenario:
     """One scenario under way."""
 
     name: str
-    terminal: pytest.TerminalReporter
     #: Seconds it took, once it has ended.
     seconds: float = field(default=0.0, init=False)
 
@@ -71,10 +69,6 @@ class Scenario:
         return process.returncode
 
     def _say(self, line: str) -> None:
-        """A line of progress between pytest's own, whatever test is being run meanwhile."""
-        with _TERMINAL:
-            self.terminal.ensure_newline()
-            self.terminal.write_line(f"  {line}")
-
-
-_TERMINAL = threading.Lock()
+        """A line of progress, past what pytest captures of the test that is run meanwhile."""
+        if PROGRESS is not None:
+            os.write(PROGRESS, f"\n  {line}".encode())
