@@ -48,10 +48,10 @@ description:
     with a unit that brings it back after a reboot: a limit in a rich rule counts all addresses
     together.
   - >-
-    Before a change it arms a dead-man switch: a timer of the host itself that puts the former
-    rules back unless it is stopped in time, which the caller does over a new connection. Returns
-    C(armed), the name of that timer, or nothing where nothing changed; and
-    C(pending), the name of one that an interrupted run has left, check mode or not.
+    Before a change it arms a dead-man switch: a unit of the host itself that puts the former
+    rules back unless it is disarmed in time, which the caller does over a new connection. Returns
+    C(armed), the file whose removal disarms it, or nothing where nothing changed; and
+    C(pending), that of one that an interrupted run has left, check mode or not.
 options:
   mark: {type: str, required: true, description: What our policies are named after.}
   rules:
