@@ -45,7 +45,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "ssh_ports": {"type": "list", "elements": "int", "default": []},
     "ssh_sources": {"type": "list", "elements": "str", "default": []},
-    "ipv6": {"type": "bool", "default": True},
+    "ipv6": {"type": "str", "choices": ["keep", "needed", "no", "yes"], "default": "needed"},
     "patience_seconds": {"type": "int", "default": 45},
 }
 
@@ -121,6 +121,22 @@ def link_rules(rules: Iterable[Mapping[str, Any]]) -> Iterator[Rule]:
                 network(source) if source else None,
                 rule["purpose"],
             )
+
+
+def ufw_limited(rules: str) -> set[int]:
+    """Ports that ufw limits for everybody, of the text of its user.rules."""
+    found = re.findall(
+        r"^### tuple ### limit\S* (?:tcp|any) (\S+) 0\.0\.0\.0/0 any 0\.0\.0\.0/0 .*\bin\b",
+        rules,
+        re.MULTILINE,
+    )
+    spans = [part.partition(":") for ports in found for part in ports.split(",")]
+    return {
+        port
+        for low, _, high in spans
+        if low.isdecimal()
+        for port in range(int(low), int(high or low) + 1)
+    }
 
 
 def shut_to(run_from: str | None, rules: Iterable[Rule]) -> str:
