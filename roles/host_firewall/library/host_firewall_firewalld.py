@@ -52,6 +52,7 @@ description:
     rules back unless it is disarmed in time, which the caller does over a new connection. Returns
     C(armed), the file whose removal disarms it, or nothing where nothing changed; and
     C(pending), that of one that an interrupted run has left, check mode or not.
+  - Returns C(ipv6), whether our ports are open over IPv6 too.
 options:
   mark: {type: str, required: true, description: What our policies are named after.}
   rules:
@@ -510,6 +511,7 @@ def main() -> None:
     module.exit_json(
         changed=changed,
         armed=armed,
+        ipv6=module.params["ipv6"] != "no",
         pending=waiting,
         ssh_ports=ports,
         run_from=run_from,

@@ -47,6 +47,7 @@ description:
     rules back unless it is disarmed in time, which the caller does over a new connection. Returns
     C(armed), the file whose removal disarms it, or nothing where nothing changed; and
     C(pending), that of one that an interrupted run has left, check mode or not.
+  - Returns C(ipv6), whether ufw guards IPv6 now.
 options:
   mark: {type: str, required: true, description: What the comment of our rules begins with.}
   rules:
@@ -362,6 +363,7 @@ def main() -> None:
     module.exit_json(
         changed=changed,
         armed=armed,
+        ipv6=after.ipv6,
         pending=waiting,
         ssh_ports=ports,
         run_from=run_from,

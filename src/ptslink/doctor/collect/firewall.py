@@ -465,11 +465,18 @@ def _iptables_rule(table: Table, line: str) -> None:
             case "-m":
                 if value not in _PLAIN_MODULES:
                     add("unknown", value)
-            case "--comment" | "--tcp-flags" | "--log-prefix" | "--log-level":
-                step = 3 if word == "--tcp-flags" else 2
+            case "--tcp-flags":
+                add(
+                    "syn"
+                    if _is_syn(value, "".join(words[position + 2 : position + 3]))
+                    else "never"
+                )
+                step = 3
+            case "--comment" | "--log-prefix" | "--log-level":
+                step = 2
             case _ if word.startswith("-"):
-                # -o, --sport, --icmp-type and whatever a module takes.
-                if word in ("--sport", "--sports", "-o", "-f", "--icmp-type"):
+                # -o, --sport, --src-type and whatever a module takes; behind -j it is the target's.
+                if "-j" not in words[:position]:
                     add("unknown", word)
                 step = 1
                 while position + step < len(words) and not words[position + step].startswith("-"):
@@ -483,6 +490,12 @@ def _iptables_rule(table: Table, line: str) -> None:
     text = line.partition(f"-A {chain} ")[2] or line
     rule = Rule(text, tuple(conditions), action, target, packets)
     table.chains.setdefault(chain, Chain(chain)).rules.append(rule)
+
+
+def _is_syn(mask: str, flags: str) -> bool:
+    """Whether the first packet of a connection has just these of the flags in *mask*."""
+    looked_at = {"SYN"} if mask == "ALL" else {"SYN"} & set(mask.split(","))
+    return looked_at == (set() if flags == "NONE" else set(flags.split(",")))
 
 
 #: Match modules that only carry options which are read themselves, or say nothing.
