@@ -203,9 +203,7 @@ def addresses(shown: str, interface: str | None, family: str) -> list[str | None
     return found or [None]
 
 
-def shut(
-    there: Sequence[Table], packets: Iterable[Packet], port: int
-) -> tuple[Outcome, Packet] | None:
+def shut(there: Sequence[Table], packets: Iterable[Packet], port: int) -> Outcome | None:
     """What keeps all of some packets from the socket on ``port``; None where one gets there."""
     blocked = None
     for packet in packets:
@@ -214,8 +212,35 @@ def shut(
         turned = outcome.redirect not in (None, port)
         if outcome.verdict not in ("drop", "reject") and not elsewhere and not turned:
             return None
-        blocked = blocked or (outcome, packet)
+        blocked = blocked or outcome
     return blocked
+
+
+def decider(outcome: Outcome) -> Place | None:
+    """What is to be taken out of the way: one that is sent elsewhere dies of that first of all."""
+    sent = outcome.dnat or outcome.redirect is not None
+    return (outcome.sent_by if sent else None) or outcome.at
+
+
+def all_shut(there: Sequence[Table], packets: Sequence[Packet], port: int) -> Iterator[Outcome]:
+    """Everything that does so, each as if those before were out of the way."""
+    taken: list[tuple[Place, int, str]] = []
+    while (outcome := shut(there, packets, port)) is not None:
+        place = decider(outcome)
+        if place is None:
+            break
+        yield outcome
+        chain, rule = place.chain, place.rule
+        number = -1 if rule is None else next(n for n, one in enumerate(chain.rules) if one is rule)
+        taken.append((place, number, chain.policy))
+        if rule is None:
+            chain.policy = "accept"
+        else:
+            del chain.rules[number]
+    for place, number, policy in reversed(taken):
+        place.chain.policy = policy
+        if place.rule is not None:
+            place.chain.rules.insert(number, place.rule)
 
 
 def _sample(network: str) -> str:
@@ -246,9 +271,8 @@ def findings(
                 for source in sources
                 for address in own
             ]
-            found = shut(there, packets, wanted["port"])
-            if found is not None:
-                yield wanted["port"], family, found[0]
+            for outcome in all_shut(there, packets, wanted["port"]):
+                yield wanted["port"], family, outcome
 
 
 def _nft(*words: object) -> str:
@@ -312,19 +336,15 @@ def told(
     """
     places: dict[str, list[tuple[int, str, Outcome]]] = {}
     for one in found:
-        outcome = one[2]
-        elsewhere = outcome.verdict not in ("drop", "reject")
-        key = f"{elsewhere} {outcome.sent_by if elsewhere else outcome.at}"
         # ufw writes a rule of one line for both families.
-        key = key.replace("ip6 filter ufw6-", "ip filter ufw-")
+        key = str(decider(one[2])).replace("ip6 filter ufw6-", "ip filter ufw-")
         places.setdefault(key, []).append(one)
     for of_place in places.values():
         outcome = of_place[0][2]
         ports = sorted({port for port, _, _ in of_place})
         families = " and ".join(sorted({f"IPv{family[-1]}" for _, family, _ in of_place}))
-        # One that is sent elsewhere and dies there is first of all sent elsewhere.
         away = outcome.dnat or (f"port {outcome.redirect} of this host" if outcome.redirect else "")
-        place = (outcome.sent_by if away else None) or outcome.at
+        place = decider(outcome)
         if place is None:
             continue
         said_of = "a policy" if place.rule is None else "a rule"
@@ -415,9 +435,8 @@ def complaints(
         family = "ipv6" if ":" in source else "ipv4"
         route = json.loads(host.run("ip", "-j", "route", "get", source) or "[]")
         interface = route[0].get("dev") if route else None
-        kept_out = shut(there, [Packet(port, family, source, interface)], port)
-        if kept_out is not None:
-            found.append((port, family, kept_out[0]))
+        ssh_packets = [Packet(port, family, source, interface)]
+        found += [(port, family, outcome) for outcome in all_shut(there, ssh_packets, port)]
     numbers = [one["port"] for one in ports]
     says = [flushing(host, numbers, backend)]
     if backend == "ufw":

@@ -229,6 +229,22 @@ def test_what_is_in_nobodys_way_is_not_told(
     assert said(way, machine(**rules)) == ""
 
 
+def test_what_is_behind_another_is_told_in_the_same_run(
+    way: Any, machine: Callable[..., Any]
+) -> None:
+    host = machine(ip=ORACLE + DOCKER.format(""), listing=DROPS_ALL)
+    there = way.tables(host)
+    before = repr(there)
+    packets = [firewall.Packet(80, interface="eth0")]
+    found = [str(way.decider(outcome)) for outcome in way.all_shut(there, packets, 80)]
+    assert [place.partition(":")[0] for place in found] == [
+        "ip nat DOCKER",
+        "ip filter INPUT",
+        "inet own c",
+    ]
+    assert repr(there) == before, "the next port is judged by all of them again"
+
+
 def test_only_those_who_shall_come_are_asked_for(way: Any, machine: Callable[..., Any]) -> None:
     only = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT ! -s 10.0.0.0/8 -p tcp --dport 1:65535 -j DROP\n"
     here = ("10.0.0.9", 22)
