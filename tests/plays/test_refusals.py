@@ -76,6 +76,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("nginx_proxy_default_site", "remove", "keep, absent"),
     ("host_firewall_rules", [{"port": 443}], "purpose"),
     ("host_firewall_backend", "iptables", "auto, ufw"),
+    ("host_firewall_ipv6", "perhaps", "auto, true, false"),
     ("host_firewall_link_sources", {"a": 1}, "host_firewall_link_sources"),
     ("nginx_proxy_listeners", [{"port": 443, "tls": "perhaps"}], "nginx_proxy_listeners"),
     ("tls_certificate_mode", "letsencrypt", "self_signed, provided, acme"),

@@ -16,7 +16,9 @@ LOGS = ROOT / "build" / "scenarios"
 PROGRESS = int(os.environ["PTSLINK_PROGRESS"]) if "PTSLINK_PROGRESS" in os.environ else None
 SIDE_BY_SIDE = 2
 #: What takes longest begins first, and `default` before all: others begin from what it leaves.
-LONGEST_FIRST = ("default", "firewalld", "interrupted", "rollback", "upgrade", "airgap", "acme")
+LONGEST_FIRST = (
+    "default", "firewalld", "interrupted", "rollback", "upgrade", "field", "airgap", "acme",
+)  # fmt: skip
 
 # What molecule says when it starts a step of a scenario.
 STEP = re.compile(r"\[(?P<scenario>[\w-]+) > (?P<step>[\w-]+)\] Executing$")

@@ -47,6 +47,24 @@ def link_rules(
     ]
 
 
+def link_heard(
+    ports: Iterable[int],
+    sources: Iterable[str],
+    port_sources: Mapping[Any, Iterable[str]],
+    families: Mapping[Any, Iterable[str]],
+) -> list[dict[str, Any]]:
+    """Each port controllers come in on, once, with who may use it and what is heard on it."""
+    heard = by_port(families)
+    return [
+        {
+            "port": rule["port"],
+            "sources": rule["sources"],
+            "families": list(heard.get(str(rule["port"]), ("ipv4", "ipv6"))),
+        }
+        for rule in link_rules(ports, sources, port_sources)
+    ]
+
+
 def family(source: str) -> str:
     return f"ipv{ipaddress.ip_network(source, strict=False).version}"
 
@@ -138,6 +156,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "host_firewall_limited": limited,
+            "host_firewall_link_heard": link_heard,
             "host_firewall_link_rules": link_rules,
             "host_firewall_not_networks": not_networks,
             "host_firewall_not_rates": not_rates,

@@ -48,10 +48,11 @@ description:
     with a unit that brings it back after a reboot: a limit in a rich rule counts all addresses
     together.
   - >-
-    Before a change it arms a dead-man switch: a timer of the host itself that puts the former
-    rules back unless it is stopped in time, which the caller does over a new connection. Returns
-    C(armed), the name of that timer, or nothing where nothing changed; and
-    C(pending), the name of one that an interrupted run has left, check mode or not.
+    Before a change it arms a dead-man switch: a unit of the host itself that puts the former
+    rules back unless it is disarmed in time, which the caller does over a new connection. Returns
+    C(armed), the file whose removal disarms it, or nothing where nothing changed; and
+    C(pending), that of one that an interrupted run has left, check mode or not.
+  - Returns C(ipv6), whether our ports are open over IPv6 too.
 options:
   mark: {type: str, required: true, description: What our policies are named after.}
   rules:
@@ -82,7 +83,11 @@ options:
     elements: str
     default: []
     description: Networks ssh is open to; none means all.
-  ipv6: {type: bool, default: true, description: Whether our ports are open over IPv6 too.}
+  ipv6:
+    type: str
+    choices: [keep, needed, "no", "yes"]
+    default: needed
+    description: C(no) opens our ports over IPv4 alone.
   patience_seconds:
     type: int
     default: 45
@@ -288,6 +293,15 @@ class Plan:
     def __bool__(self) -> bool:
         return bool(self.write or self.live or self.reload or self.start)
 
+    def __str__(self) -> str:
+        names = dict.fromkeys(policy.name for policy in [*self.write, *self.live])
+        parts = [
+            *(f"the policy {name}" for name in names),
+            *(["a reload"] if self.reload else []),
+            *(["a start, now or at boot"] if self.start else []),
+        ]
+        return ", ".join(parts)
+
 
 def policies(ssh: Sequence[Rule], link: Sequence[Rule], mark: str, ipv6: bool) -> list[Policy]:
     """Ours, ssh first. Where this run comes from is let in by IPv6 whatever ``ipv6`` says."""
@@ -455,7 +469,7 @@ def main() -> None:
         ssh, ports, run_from = ssh_found(module.params["ssh_ports"], module.params["ssh_sources"])
         link = list(link_rules(module.params["rules"]))
         limits = rate.wanted_held(rate.limits(module.params["rules"], ports), nft, mark)
-        wanted = policies(ssh, link, mark, module.params["ipv6"])
+        wanted = policies(ssh, link, mark, module.params["ipv6"] != "no")
         names = [policy.name for policy in wanted]
         if installed:
             state = read_state(names)
@@ -485,7 +499,7 @@ def main() -> None:
                 after = read_state(names)
                 left = plan(after, wanted)
                 if left:
-                    raise Refused(f"after the change firewalld still lacks: {left}")
+                    raise Refused(f"after the change firewalld still lacks {left}")
             except (Refused, OSError):
                 # Half a change, or a firewalld that denies all it could not load.
                 put_back()
@@ -497,6 +511,7 @@ def main() -> None:
     module.exit_json(
         changed=changed,
         armed=armed,
+        ipv6=module.params["ipv6"] != "no",
         pending=waiting,
         ssh_ports=ports,
         run_from=run_from,

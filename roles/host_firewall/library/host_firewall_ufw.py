@@ -23,6 +23,7 @@ from ansible.module_utils.host_firewall_guard import (
     pending,
     shut_to,
     ssh_found,
+    ufw_limited,
 )
 
 DOCUMENTATION = r"""
@@ -34,16 +35,19 @@ description:
     connection came in on, and the address it came from are allowed before anything is denied.
   - >-
     Every rule it writes carries a mark as its comment. Only marked rules are ever removed; other
-    rules are kept and returned as C(strangers).
+    rules are kept and returned as C(strangers). Somebody's denial of what is to be let in is
+    refused, not turned into its opposite, which is what ufw makes of it; somebody's limit of ssh
+    counts as letting it in.
   - Never resets, and never denies before it has allowed.
   - >-
     Limits of new connections are an nft table named after the mark, ahead of ufw's own, with a
     unit that brings it back after a reboot.
   - >-
-    Before a change it arms a dead-man switch: a timer of the host itself that puts the former
-    rules back unless it is stopped in time, which the caller does over a new connection. Returns
-    C(armed), the name of that timer, or nothing where nothing changed; and
-    C(pending), the name of one that an interrupted run has left, check mode or not.
+    Before a change it arms a dead-man switch: a unit of the host itself that puts the former
+    rules back unless it is disarmed in time, which the caller does over a new connection. Returns
+    C(armed), the file whose removal disarms it, or nothing where nothing changed; and
+    C(pending), that of one that an interrupted run has left, check mode or not.
+  - Returns C(ipv6), whether ufw guards IPv6 now.
 options:
   mark: {type: str, required: true, description: What the comment of our rules begins with.}
   rules:
@@ -74,7 +78,13 @@ options:
     elements: str
     default: []
     description: Networks ssh is open to; none means all.
-  ipv6: {type: bool, default: true, description: Whether ufw guards IPv6 too.}
+  ipv6:
+    type: str
+    choices: [keep, needed, "no", "yes"]
+    default: needed
+    description: >-
+      What ufw's IPV6 is to be. C(keep) leaves it as it is; C(needed) does not change somebody's
+      C(IPV6=no) either, and refuses it.
   patience_seconds:
     type: int
     default: 45
@@ -83,6 +93,7 @@ author: ptslink authors
 """
 
 DEFAULTS = Path("/etc/default/ufw")
+USER_RULES = Path("/etc/ufw/user.rules")
 #: What ufw keeps its state in: the former rules are these files, and whether it was enabled.
 FILES = ("/etc/default/ufw", "/etc/ufw/ufw.conf", "/etc/ufw/user.rules", "/etc/ufw/user6.rules")
 
@@ -105,6 +116,8 @@ class State:
     incoming: str
     rules: dict[str, str]
     ipv6: bool
+    #: Ports that ufw limits for everybody.
+    limited: frozenset[int] = frozenset()
 
     def text(self) -> str:
         """For a diff a person reads."""
@@ -155,13 +168,47 @@ class Plan:
     def __bool__(self) -> bool:
         return bool(self.first or self.add or self.remove or self.deny or self.enable or self.ipv6)
 
+    def __str__(self) -> str:
+        parts = [
+            *(f"`{' '.join(words(rule))}`" for rule in [*self.first, *self.add]),
+            *(f"the removal of `{text}`" for text in self.remove),
+            *(["`default deny incoming`"] if self.deny else []),
+            *(["`enable`"] if self.enable else []),
+            *([f"another IPV6 in {DEFAULTS}"] if self.ipv6 else []),
+        ]
+        return ", ".join(parts)
+
+
+def matched(text: str) -> str:
+    """What a rule matches: to ufw, two rules that match the same are one, whatever they do."""
+    _, *matches = text.split()
+    return " ".join(matches[1:] if matches[0] in ("log", "log-all") else matches)
+
+
+def refuse_opposites(state: State, ssh: Sequence[Rule], link: Sequence[Rule]) -> None:
+    """Refused where somebody denies, or limits, just what is to be let in."""
+    theirs = {matched(text): text for text in state.rules}
+    for rule in [*ssh, *link]:
+        text = theirs.get(matched(" ".join(words(rule))), "")
+        limits = text.startswith("limit ") and rule.purpose == "controllers"
+        if text.startswith(("deny ", "reject ")) or limits:
+            raise Refused(
+                f"ufw has somebody's `{text}`, and {rule.purpose} shall come in on port "
+                f"{rule.port}. Fix: `ufw delete {text}`, or another port"
+            )
+
 
 def plan(
     state: State, ssh: Sequence[Rule], link: Sequence[Rule], mark: str, want_ipv6: bool
 ) -> Plan:
-    """Compare; a stranger's rule that lets the same in is enough, and stays a stranger's."""
+    """Compare; a stranger's rule that lets the same in is enough, and stays a stranger's.
+
+    So is a stranger's limit of ssh.
+    """
 
     def missing(rule: Rule) -> bool:
+        if rule.port in state.limited and rule in ssh:
+            return False
         comment = state.rules.get(" ".join(words(rule)))
         return comment is None or (
             comment.startswith(mark) and comment != f"{mark}: {rule.purpose}"
@@ -224,10 +271,11 @@ class Ufw:
             active="Status: active" in status,
             incoming=policies.get(policy.group(1), "unset") if policy else parse_incoming(status),
             rules=parse_added(self("show", "added")),
+            limited=frozenset(ufw_limited(USER_RULES.read_text(encoding="utf-8"))),
             ipv6=re.search(r'^IPV6="?yes', configured, re.MULTILINE | re.IGNORECASE) is not None,
         )
 
-    def apply(self, todo: Plan, mark: str, want_ipv6: bool) -> None:
+    def apply(self, state: State, todo: Plan, mark: str, want_ipv6: bool) -> None:
         """Allow ssh, allow the rest, close what is ours and no longer wanted, deny, enable."""
         if todo.ipv6:
             text = DEFAULTS.read_text(encoding="utf-8")
@@ -238,8 +286,11 @@ class Ufw:
             partial.chmod(0o644)
             partial.replace(DEFAULTS)
         for rule in reversed(todo.first):
-            # Before every rule there is, a stranger's "deny" among them.
-            self("prepend", *words(rule), "comment", f"{mark}: {rule.purpose}")
+            # Before every rule there is, a stranger's "deny" among them. One that is there already
+            # ufw would skip, whatever its comment: that is renewed in place.
+            there = " ".join(words(rule)) in state.rules
+            how = [] if there else ["prepend"]
+            self(*how, *words(rule), "comment", f"{mark}: {rule.purpose}")
         for rule in todo.add:
             self(*words(rule), "comment", f"{mark}: {rule.purpose}")
         for text in todo.remove:
@@ -252,6 +303,18 @@ class Ufw:
             self("reload")
 
 
+def wanted_ipv6(state: State, asked: str, run_from: str | None) -> bool:
+    """Whether ufw is to guard IPv6; Refused where that would change somebody's IPV6=no unasked."""
+    if asked == "keep" and run_from and ":" in run_from:
+        asked = "needed"
+    if asked == "needed" and not state.ipv6:
+        raise Refused(
+            f"{DEFAULTS} has IPV6=no, and the link, or this run, comes in by IPv6. Fix: "
+            "host_firewall_ipv6: true changes it, or listeners without IPv6"
+        )
+    return state.ipv6 if asked == "keep" else asked != "no"
+
+
 def way_back(active: bool, limits: list[str]) -> list[str]:
     """The shell lines that put the former rules back, and then the former limits."""
     return [*keep(FILES), "ufw reload" if active else "ufw --force disable", *limits]
@@ -259,7 +322,7 @@ def way_back(active: bool, limits: list[str]) -> list[str]:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    mark, ipv6 = module.params["mark"], module.params["ipv6"]
+    mark, asked = module.params["mark"], module.params["ipv6"]
     binary, nft = module.get_bin_path("ufw"), module.get_bin_path("nft")
     # An interrupted run may have left its change unconfirmed.
     waiting = pending()
@@ -271,9 +334,11 @@ def main() -> None:
         if binary is None:
             if not module.check_mode:
                 raise Refused("ufw is not installed")
-            state = State(active=False, incoming="unset", rules={}, ipv6=ipv6)
+            state = State(active=False, incoming="unset", rules={}, ipv6=asked != "no")
         else:
             state = Ufw(binary).state()
+        refuse_opposites(state, ssh, link)
+        ipv6 = wanted_ipv6(state, asked, run_from)
         limited = rate.read(nft, mark)
         todo = plan(state, ssh, link, mark, ipv6)
         after = outcome(state, todo, mark, ipv6)
@@ -285,12 +350,12 @@ def main() -> None:
                 lambda: way_back(state.active, rate.way_back(limited, nft, mark)),
                 module.params["patience_seconds"],
             )
-            ufw.apply(todo, mark, ipv6)
+            ufw.apply(state, todo, mark, ipv6)
             rate.bring(limited, limits, nft, mark)
             after = ufw.state()
             left = plan(after, ssh, link, mark, ipv6)
             if left:
-                raise Refused(f"after the change ufw still lacks: {left}")
+                raise Refused(f"after the change ufw still lacks {left}")
     except (Refused, OSError, ValueError) as error:
         module.fail_json(msg=f"The firewall could not be brought to its rules: {error}")
     if warning := shut_to(run_from, link):
@@ -298,6 +363,7 @@ def main() -> None:
     module.exit_json(
         changed=changed,
         armed=armed,
+        ipv6=after.ipv6,
         pending=waiting,
         ssh_ports=ports,
         run_from=run_from,

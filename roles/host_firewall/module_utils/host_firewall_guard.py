@@ -1,7 +1,7 @@
 """What every firewall backend must get right: who must stay able to get in, and a way back.
 
 The port sshd really listens on, the port and address of this very connection, and the dead-man
-switch: a timer of the host itself that puts the former rules back unless it is stopped in time.
+switch: a unit of the host itself that puts the former rules back unless it is disarmed in time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,11 @@ from typing import Any
 PROC = Path("/proc")
 LISTEN = "0A"
 KEPT = Path("/var/lib/ptslink-firewall")
-TIMER = "ptslink-firewall-deadman"
+SWITCH = "ptslink-firewall-deadman.service"
+#: There until the change is confirmed or undone; only one of the two can take it away.
+ARMED = KEPT / "armed"
+#: There while the former rules are being put back.
+GOING_OFF = KEPT / "going-off"
 SSH_UNITS = ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 
 #: What every backend's module takes; DOCUMENTATION of each says what it means.
@@ -40,7 +45,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "ssh_ports": {"type": "list", "elements": "int", "default": []},
     "ssh_sources": {"type": "list", "elements": "str", "default": []},
-    "ipv6": {"type": "bool", "default": True},
+    "ipv6": {"type": "str", "choices": ["keep", "needed", "no", "yes"], "default": "needed"},
     "patience_seconds": {"type": "int", "default": 45},
 }
 
@@ -116,6 +121,22 @@ def link_rules(rules: Iterable[Mapping[str, Any]]) -> Iterator[Rule]:
                 network(source) if source else None,
                 rule["purpose"],
             )
+
+
+def ufw_limited(rules: str) -> set[int]:
+    """Ports that ufw limits for everybody, of the text of its user.rules."""
+    found = re.findall(
+        r"^### tuple ### limit\S* (?:tcp|any) (\S+) 0\.0\.0\.0/0 any 0\.0\.0\.0/0 .*\bin\b",
+        rules,
+        re.MULTILINE,
+    )
+    spans = [part.partition(":") for ports in found for part in ports.split(",")]
+    return {
+        port
+        for low, _, high in spans
+        if low.isdecimal()
+        for port in range(int(low), int(high or low) + 1)
+    }
 
 
 def shut_to(run_from: str | None, rules: Iterable[Rule]) -> str:
@@ -259,48 +280,52 @@ def restore_script(lines: Iterable[str]) -> str:
 
 
 def pending() -> str:
-    """The name of a switch an earlier run armed and nobody has stopped, or an empty string."""
-    done = subprocess.run(
-        ["systemctl", "is-active", "--quiet", f"{TIMER}.timer"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
+    """The file that an earlier run's switch waits on, or an empty string where none waits.
+
+    One that is going off is waited for, up to a minute: its rules are neither the new nor the old.
+    """
+    if said("systemctl", "is-active", "--quiet", SWITCH)[0]:
+        return ""
+    ends = time.monotonic() + 60
+    while GOING_OFF.exists() and time.monotonic() < ends:
+        time.sleep(0.2)
+    return str(ARMED) if ARMED.exists() else ""
+
+
+def switch(patience: int) -> str:
+    """What the shell of the switch does.
+
+    It sleeps by itself: systemd starts a timer's `OnActiveSec` anew at each `daemon-reload`, and
+    forgets an `OnBootSec` that comes due during one.
+    """
+    restore = shlex.quote(str(KEPT / "restore"))
+    armed, going_off = shlex.quote(str(ARMED)), shlex.quote(str(GOING_OFF))
+    return (
+        f"sleep {patience}; mv {armed} {going_off} 2>/dev/null || exit 0; "
+        f"/bin/sh {restore}; rm -f {going_off}"
     )
-    return f"{TIMER}.timer" if done.returncode == 0 else ""
 
 
 def arm(way_back: Callable[[], list[str]], patience: int) -> str:
-    """Start the timer that puts the former rules back after ``patience`` seconds; its name.
+    """Start the switch that puts the former rules back after ``patience`` seconds.
 
-    ``way_back`` keeps what there is and gives the shell lines that restore it. It is not asked
-    where an interrupted run has left a switch armed: what is there now was never confirmed, so
-    that run's way back is still the right one.
+    Returns the file that disarms it when it is removed. ``way_back`` keeps what there is and gives
+    the shell lines that restore it. It is not asked where an interrupted run has left a switch
+    armed: what is there now was never confirmed, so that run's way back is still the right one.
     """
     KEPT.mkdir(mode=0o700, exist_ok=True)
-    script = KEPT / "restore"
-    if pending():
-        disarm()
-    else:
-        script.write_text(restore_script(way_back()), encoding="utf-8")
+    if not pending():
+        (KEPT / "restore").write_text(restore_script(way_back()), encoding="utf-8")
+    disarm()
+    GOING_OFF.unlink(missing_ok=True)
+    ARMED.touch(mode=0o600)
     os.sync()
-    done = subprocess.run(
-        [
-            *("systemd-run", f"--unit={TIMER}", f"--on-active={patience}s", "--collect"),
-            *("--timer-property=AccuracySec=100ms", "/bin/sh", str(script)),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise Refused(f"the dead-man switch could not be armed: {done.stdout.strip()}")
-    return f"{TIMER}.timer"
+    must("systemd-run", f"--unit={SWITCH}", "--collect", "/bin/sh", "-c", switch(patience))
+    return str(ARMED)
 
 
 def put_back() -> None:
-    """What the timer would do, at once: the change failed half way and nobody needs to wait."""
+    """What the switch would do, at once: the change failed half way and nobody needs to wait."""
     subprocess.run(
         ["/bin/sh", str(KEPT / "restore")],
         stdin=subprocess.DEVNULL,
@@ -312,9 +337,5 @@ def put_back() -> None:
 
 def disarm() -> None:
     """Stop the switch."""
-    subprocess.run(
-        ["systemctl", "stop", f"{TIMER}.timer"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
+    ARMED.unlink(missing_ok=True)
+    said("systemctl", "stop", SWITCH)

@@ -11,8 +11,11 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 ROLES = Path(__file__).parents[2]
+SOURCE = ROLES.parent / "src"
 #: What a module or a shared file of a role imports of the shared files of roles.
 IMPORTED = re.compile(r"^from ansible\.module_utils(?: import |\.)(\w+)", re.MULTILINE)
+#: What one imports of the server's own source.
+OF_SOURCE = re.compile(r"^from (ptslink[\w.]*) import (\w+)", re.MULTILINE)
 
 
 def text_of(kind: str, name: str) -> str | None:
@@ -22,11 +25,21 @@ def text_of(kind: str, name: str) -> str | None:
 
 
 def shared_by(texts: Iterable[str]) -> dict[str, str]:
-    """Shared files that texts import, and those that these import: name -> text."""
+    """Shared files that texts import, and those that these import: name -> text.
+
+    One of the server's source goes along by its path, as ``ptslink/doctor/collect/firewall``.
+    """
     found: dict[str, str] = {}
     waiting = list(texts)
     while waiting:
-        for name in IMPORTED.findall(waiting.pop()):
+        importing = waiting.pop()
+        for package, name in OF_SOURCE.findall(importing):
+            place = package.replace(".", "/")
+            for path in (place, f"{place}/{name}"):
+                if path not in found and (file := SOURCE / f"{path}.py").is_file():
+                    found[path] = file.read_text(encoding="utf-8")
+                    waiting.append(found[path])
+        for name in IMPORTED.findall(importing):
             # What no role has is Ansible's own, and there already.
             if name not in found and (text := text_of("module_utils", name)) is not None:
                 found[name] = text

@@ -128,8 +128,12 @@ def look_around(
         place = Path(directory)
         (place / "shared").mkdir()
         for name, text in shared.items():
-            (place / "shared" / f"{name}.py").write_text(text, encoding="utf-8")
+            file = place / "shared" / f"{name}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
         ansible.module_utils.__path__.append(str(place / "shared"))
+        # For what is of the server's own source.
+        sys.path.append(str(place / "shared"))
         importlib.invalidate_caches()
         ready = {}
         for name, text in modules.items():

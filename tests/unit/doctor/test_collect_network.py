@@ -122,6 +122,46 @@ def test_a_rule_that_takes_every_second_packet_is_told_of_with_its_count() -> No
     assert told.maybe_packets == (7,)
 
 
+@pytest.mark.parametrize(
+    ("rule", "verdict"),
+    [
+        ("-p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,ACK,URG NONE -j DROP", "accept"),
+        ("-p tcp -m tcp --tcp-flags SYN,RST SYN,RST -j DROP", "accept"),
+        ("-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m state --state NEW -j DROP", "accept"),
+        ("-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j DROP", "drop"),
+        ("-m addrtype --src-type UNSPEC -j DROP", "accept"),
+        ("-m addrtype --dst-type BROADCAST -j DROP", "accept"),
+        ("-p tcp -j REJECT --reject-with tcp-reset", "reject"),
+    ],
+)
+def test_rules_against_odd_packets_are_not_met_by_a_plain_one(rule: str, verdict: str) -> None:
+    text = f"*filter\n:INPUT ACCEPT [0:0]\n-A INPUT {rule}\nCOMMIT\n"
+    assert trace(read_iptables(text, "ip"), Packet(80)).verdict == verdict
+
+
+def test_a_redirect_and_a_map_of_verdicts_are_followed() -> None:
+    place = {"family": "ip", "table": "t"}
+    port = {"payload": {"protocol": "tcp", "field": "dport"}}
+    items = [
+        {"table": {"family": "ip", "name": "t"}},
+        {"chain": {**place, "name": "pre", "hook": "prerouting", "prio": -100}},
+        {"chain": {**place, "name": "in", "hook": "input", "prio": 0}},
+        {"map": {**place, "name": "m", "elem": [[8080, {"drop": None}], [22, {"accept": None}]]}},
+        {"rule": {**place, "chain": "pre", "handle": 5, "expr": [
+            {"match": {"op": "==", "left": port, "right": 80}}, {"redirect": {"port": 8080}}]}},
+        {"rule": {**place, "chain": "in", "handle": 6, "expr": [
+            {"vmap": {"key": port, "data": "@m"}}]}},
+    ]  # fmt: skip
+    tables = read_nft(json.dumps({"nftables": items}))
+    outcome = trace(tables, Packet(80))
+    assert (outcome.verdict, outcome.redirect) == ("drop", 8080)
+    assert str(outcome.sent_by) == "ip t pre: tcp dport 80 redirect"
+    assert outcome.at is not None
+    assert outcome.at.rule is not None
+    assert outcome.at.rule.handle == 6
+    assert trace(tables, Packet(22)).verdict == "accept"
+
+
 def test_a_forwarded_port_names_where_it_goes() -> None:
     assert trace(NFT, Packet(8085)).dnat == "172.18.0.2:80"
 

@@ -72,7 +72,7 @@ def test_the_commands_run_in_the_order_that_never_locks_out(
     monkeypatch.setattr(ufw.Ufw, "__call__", lambda _self, *words: said.append(" ".join(words)))
     before = state(ufw, {"allow 8080/tcp": "ptslink: controllers"}, active=False, incoming="allow")
     todo = ufw.plan(before, ssh(ufw, 22, 2222), link(ufw, 80), "ptslink", True)
-    ufw.Ufw("ufw").apply(todo, "ptslink", True)
+    ufw.Ufw("ufw").apply(before, todo, "ptslink", True)
     assert said == [
         "prepend allow 2222/tcp comment ptslink: ssh",
         "prepend allow 22/tcp comment ptslink: ssh",
@@ -145,3 +145,98 @@ def test_a_dry_run_says_what_there_would_be(ufw: Any) -> None:
         "allow 22/tcp  # ptslink: ssh\nallow 443/tcp  # the shop\n"
         "allow 80/tcp  # ptslink: controllers\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "port", "says"),
+    [
+        ("deny 3000/tcp", 3000, "`ufw delete deny 3000/tcp`"),
+        ("reject 3000/tcp", 3000, "somebody's `reject 3000/tcp`"),
+        ("deny log 3000/tcp", 3000, "`ufw delete deny log 3000/tcp`"),
+        ("limit 3000/tcp", 3000, "`ufw delete limit 3000/tcp`"),
+        ("deny 22/tcp", 22, "`ufw delete deny 22/tcp`"),
+    ],
+)
+def test_somebodys_denial_is_not_turned_into_its_opposite(
+    ufw: Any, theirs: str, port: int, says: str
+) -> None:
+    rules = [ufw.Rule(port, "tcp", None, "ssh" if port == 22 else "controllers")]
+    lists = (rules, []) if port == 22 else ([], rules)
+    with pytest.raises(ufw.Refused) as refused:
+        ufw.refuse_opposites(state(ufw, {theirs: ""}), *lists)
+    assert says in str(refused.value)
+
+
+def test_a_denial_of_one_address_is_beside_ours(ufw: Any) -> None:
+    now = state(ufw, {"deny from 198.51.100.7 to any port 3000 proto tcp": "", "limit 22/tcp": ""})
+    ufw.refuse_opposites(now, ssh(ufw, 22), link(ufw, 3000))
+
+
+TUPLE = "### tuple ### {} 0.0.0.0/0 any 0.0.0.0/0 {}\n"
+
+
+@pytest.mark.parametrize(
+    ("tuples", "ports"),
+    [
+        (TUPLE.format("limit tcp 22", "in"), {22}),
+        (TUPLE.format("limit any 22", "in comment=6d696e65"), {22}),
+        (TUPLE.format("limit tcp 22", "OpenSSH - in"), {22}),
+        (TUPLE.format("limit_log tcp 22,2222:2223", "in"), {22, 2222, 2223}),
+        (TUPLE.format("allow tcp 22", "in"), set()),
+        ("### tuple ### limit tcp 22 0.0.0.0/0 any 10.0.0.7 in\n", set()),
+    ],
+)
+def test_what_ufw_limits_is_read_from_its_own_rules(
+    guard: Any, tuples: str, ports: set[int]
+) -> None:
+    assert guard.ufw_limited(tuples) == ports
+
+
+def test_somebodys_limit_of_ssh_counts_as_letting_it_in(ufw: Any) -> None:
+    now = state(ufw, {"limit OpenSSH": "", "allow 80/tcp": "ptslink: controllers"})
+    now.limited = frozenset({22})
+    assert not ufw.plan(now, ssh(ufw, 22), link(ufw, 80), "ptslink", True)
+
+
+def test_a_rule_of_ours_that_ssh_has_already_gets_its_new_comment_in_place(
+    ufw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ufw prepend` skips a rule that is there, whatever its comment."""
+    said: list[str] = []
+    monkeypatch.setattr(ufw.Ufw, "__call__", lambda _self, *words: said.append(" ".join(words)))
+    now = state(ufw, {"allow 22/tcp": "ptslink: ssh from where it was provisioned"})
+    ufw.Ufw("ufw").apply(now, ufw.plan(now, ssh(ufw, 22), [], "ptslink", True), "ptslink", True)
+    assert said == ["allow 22/tcp comment ptslink: ssh"]
+
+
+def test_what_is_lacking_is_told_in_words_of_ufw(ufw: Any) -> None:
+    now = state(ufw, {"allow 8080/tcp": "ptslink: controllers"}, active=False, incoming="allow")
+    lacking = str(ufw.plan(now, ssh(ufw, 22), link(ufw, 80), "ptslink", False))
+    assert lacking == (
+        "`allow 22/tcp`, `allow 80/tcp`, the removal of `allow 8080/tcp`, "
+        "`default deny incoming`, `enable`, another IPV6 in /etc/default/ufw"
+    )
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "run_from", "wanted"),
+    [
+        (True, "needed", None, True),
+        (True, "keep", None, True),
+        (False, "keep", "203.0.113.9", False),
+        (False, "yes", None, True),
+        (True, "no", None, False),
+        (False, "needed", None, None),
+        (False, "keep", "2001:db8::9", None),
+    ],
+)
+def test_somebodys_ipv6_no_is_kept_or_asked_for(
+    ufw: Any, there: bool, asked: str, run_from: str | None, wanted: bool | None
+) -> None:
+    now = state(ufw, {})
+    now.ipv6 = there
+    if wanted is None:
+        with pytest.raises(ufw.Refused, match="IPV6=no"):
+            ufw.wanted_ipv6(now, asked, run_from)
+    else:
+        assert ufw.wanted_ipv6(now, asked, run_from) is wanted

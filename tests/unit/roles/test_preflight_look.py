@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -128,6 +130,17 @@ def test_a_module_goes_along_with_what_it_imports_of_roles_and_no_more(action: A
     modules = action.modules_of({"host_firewall": {"rules": {"module": "host_firewall_ufw"}}})
     assert set(modules) == {"host_firewall_ufw"}
     assert set(action.shared_by(modules.values())) == {"host_firewall_guard", "host_firewall_rate"}
+
+
+def test_a_module_goes_along_with_what_it_imports_of_the_servers_own_source(action: Any) -> None:
+    """One copy for the doctor and preflight: what goes along is the file itself."""
+    way = {"host_firewall": {"way": {"module": "host_firewall_in_the_way"}}}
+    shared = action.shared_by(action.modules_of(way).values())
+    walker = "ptslink/doctor/collect/firewall"
+    assert set(shared) == {"host_firewall_guard", walker}
+    assert shared[walker] == (ROLES.parent / "src" / f"{walker}.py").read_text()
+    imported = re.findall(r"^(?:from|import) (\w+)", shared[walker], re.MULTILINE)
+    assert set(imported) <= sys.stdlib_module_names
 
 
 def test_a_module_that_no_role_has_is_refused_by_name(action: Any) -> None:

@@ -5,6 +5,8 @@ Two dialects are read into one model: ``iptables-save -c`` (also what ufw writes
 chains the way the kernel does: base chains of a hook by priority, ``accept`` ends one base chain,
 ``drop`` and ``reject`` end everything.
 
+Preflight sends this file to machines that have nothing of ours: the standard library alone.
+
 A condition that cannot be judged from outside (a rate, a recent list) counts as not met, and the
 rule is reported among the ``maybe`` rules if it would have dropped or rejected.
 """
@@ -47,6 +49,8 @@ class Rule:
     packets: int | None = None
     #: key -> (action, target) for a verdict map; decided like an action when the key is met.
     branches: tuple[tuple[Mapping[str, Any], str, str], ...] = ()
+    #: What nft deletes it by.
+    handle: int | None = None
 
 
 @dataclass(slots=True)
@@ -59,13 +63,15 @@ class Chain:
     policy: str = "accept"
     rules: list[Rule] = field(default_factory=list)
     policy_packets: int | None = None
+    #: Interfaces of an ``ingress`` chain.
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Table:
     """A table: its chains by name, and the members of its named sets."""
 
-    #: ``ip``, ``ip6`` or ``inet``.
+    #: ``ip``, ``ip6``, ``inet`` or ``netdev``.
     family: str
     name: str
     #: ``iptables`` or ``nft``.
@@ -74,7 +80,20 @@ class Table:
     sets: dict[str, list[Any]] = field(default_factory=dict)
 
     def sees(self, family: str) -> bool:
-        return self.family == "inet" or self.family == ("ip" if family == "ipv4" else "ip6")
+        return self.family in ("inet", "netdev", "ip" if family == "ipv4" else "ip6")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is decided: ``rule`` is None for the policy of a chain."""
+
+    table: Table
+    chain: Chain
+    rule: Rule | None
+
+    def __str__(self) -> str:
+        said = f"policy {self.chain.policy}" if self.rule is None else self.rule.text
+        return f"{self.table.family} {self.table.name} {self.chain.name}: {said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +114,12 @@ class Outcome:
     maybe_packets: tuple[int | None, ...] = ()
     #: Where a DNAT rule sends it, ``address:port``, or empty.
     dnat: str = ""
+    #: The port of this host that a rule turns it to, where that is another one.
+    redirect: int | None = None
+    #: What decided; None where nothing did.
+    at: Place | None = None
+    #: The rule that sends or turns it elsewhere.
+    sent_by: Place | None = None
 
     def to_facts(self) -> dict[str, Any]:
         return {
@@ -115,23 +140,23 @@ def trace(tables: Sequence[Table], packet: Packet) -> Outcome:
     """Walk *packet* through every table that sees its family."""
     walk = _Walk(packet)
     # A DNAT in prerouting decides whether the packet is for this host or only passes through.
-    for hook in ("prerouting", "input", "forward"):
-        if hook != "prerouting" and (hook == "forward") != bool(walk.dnat):
+    for hook in ("ingress", "prerouting", "input", "forward"):
+        if hook in ("input", "forward") and (hook == "forward") != bool(walk.dnat):
             continue
-        for table, chain in _base_chains(tables, packet.family, hook):
+        for table, chain in _base_chains(tables, packet, hook):
             end = walk.base(table, chain)
             if end is not None:
                 return end
     return walk.outcome("accept", walk.accepted_by)
 
 
-def _base_chains(tables: Sequence[Table], family: str, hook: str) -> list[tuple[Table, Chain]]:
+def _base_chains(tables: Sequence[Table], packet: Packet, hook: str) -> list[tuple[Table, Chain]]:
     found = [
         (table, chain)
         for table in tables
-        if table.sees(family)
+        if table.sees(packet.family)
         for chain in table.chains.values()
-        if chain.hook == hook
+        if chain.hook == hook and (not chain.devices or packet.interface in chain.devices)
     ]
     return sorted(found, key=lambda pair: pair[1].priority)
 
@@ -148,38 +173,43 @@ class _Walk:
         self.maybe: list[tuple[str, int | None]] = []
         self.perhaps_accepted = False
         self.dnat = ""
-        self.accepted_by = ""
+        self.redirect: int | None = None
+        self.sent_by: Place | None = None
+        self.accepted_by: Place | None = None
 
     def base(self, table: Table, chain: Chain) -> Outcome | None:
         """Through one base chain; an outcome if the packet dies here."""
         self.perhaps_accepted = False
         found = self.chain(table, chain, 0)
-        where = f"{table.family} {table.name} {chain.name}"
         if found is None:
             if chain.policy == "drop":
-                return self._dead("drop", f"{where}: policy drop", "", chain.policy_packets)
+                return self._dead("drop", Place(table, chain, None), "", chain.policy_packets)
             return None
-        action, rule, rule_where, answer = found
+        action, rule, rule_chain, answer = found
+        place = Place(table, rule_chain, rule)
         if action in ("drop", "reject"):
-            return self._dead(action, f"{rule_where}: {rule.text}", answer, rule.packets)
+            return self._dead(action, place, answer, rule.packets)
         if chain.hook == "input" or chain.hook == "forward":
-            self.accepted_by = f"{rule_where}: {rule.text}"
+            self.accepted_by = place
         return None
 
-    def _dead(self, verdict: str, rule: str, answer: str, packets: int | None) -> Outcome:
+    def _dead(self, verdict: str, at: Place, answer: str, packets: int | None) -> Outcome:
         if self.perhaps_accepted:
             verdict = "unknown"
-        return self.outcome(verdict, rule, answer, packets)
+        return self.outcome(verdict, at, answer, packets)
 
     def outcome(
-        self, verdict: str, rule: str, answer: str = "", packets: int | None = None
+        self, verdict: str, at: Place | None, answer: str = "", packets: int | None = None
     ) -> Outcome:
         """What became of it, with all that was met on the way."""
         texts, counts = tuple(text for text, _ in self.maybe), tuple(n for _, n in self.maybe)
-        return Outcome(verdict, rule, answer, packets, texts, counts, self.dnat)
+        return Outcome(
+            verdict, str(at or ""), answer, packets, texts, counts, self.dnat,
+            self.redirect, at, self.sent_by,
+        )  # fmt: skip
 
-    def chain(self, table: Table, chain: Chain, depth: int) -> tuple[str, Rule, str, str] | None:
-        """(action, rule, where, answer) of the first final rule; None when the end is reached."""
+    def chain(self, table: Table, chain: Chain, depth: int) -> tuple[str, Rule, Chain, str] | None:
+        """(action, rule, its chain, answer) of the first final rule; None at the end."""
         where = f"{table.family} {table.name} {chain.name}"
         for rule in chain.rules:
             fits = self._all(table, rule.conditions)
@@ -207,11 +237,15 @@ class _Walk:
             elif action == "return":
                 return None
             elif action in ("dnat", "redirect"):
+                self.sent_by = Place(table, chain, rule)
                 if action == "dnat":
                     self._send_on(target)
-                return ("accept", rule, where, "")
+                elif target.isdecimal():
+                    self.redirect = int(target)
+                    self.packet = replace(self.packet, port=self.redirect)
+                return ("accept", rule, chain, "")
             elif action in ("accept", "drop", "reject"):
-                return (action, rule, where, target if action == "reject" else "")
+                return (action, rule, chain, target if action == "reject" else "")
         return None
 
     def _send_on(self, target: str) -> None:
@@ -426,16 +460,23 @@ def _iptables_rule(table: Table, line: str) -> None:
                 action, target = _iptables_target(word, value)
             case "--reject-with":
                 target = value
-            case "--to-destination":
+            case "--to-destination" | "--to-ports":
                 target = value
             case "-m":
                 if value not in _PLAIN_MODULES:
                     add("unknown", value)
-            case "--comment" | "--tcp-flags" | "--log-prefix" | "--log-level":
-                step = 3 if word == "--tcp-flags" else 2
+            case "--tcp-flags":
+                add(
+                    "syn"
+                    if _is_syn(value, "".join(words[position + 2 : position + 3]))
+                    else "never"
+                )
+                step = 3
+            case "--comment" | "--log-prefix" | "--log-level":
+                step = 2
             case _ if word.startswith("-"):
-                # -o, --sport, --icmp-type and whatever a module takes.
-                if word in ("--sport", "--sports", "-o", "-f", "--icmp-type"):
+                # -o, --sport, --src-type and whatever a module takes; behind -j it is the target's.
+                if "-j" not in words[:position]:
                     add("unknown", word)
                 step = 1
                 while position + step < len(words) and not words[position + step].startswith("-"):
@@ -449,6 +490,12 @@ def _iptables_rule(table: Table, line: str) -> None:
     text = line.partition(f"-A {chain} ")[2] or line
     rule = Rule(text, tuple(conditions), action, target, packets)
     table.chains.setdefault(chain, Chain(chain)).rules.append(rule)
+
+
+def _is_syn(mask: str, flags: str) -> bool:
+    """Whether the first packet of a connection has just these of the flags in *mask*."""
+    looked_at = {"SYN"} if mask == "ALL" else {"SYN"} & set(mask.split(","))
+    return looked_at == (set() if flags == "NONE" else set(flags.split(",")))
 
 
 #: Match modules that only carry options which are read themselves, or say nothing.
@@ -478,30 +525,33 @@ def read_nft(text: str) -> list[Table]:
         raise ValueError(f"not nft's JSON: {error}") from error
     tables: dict[tuple[str, str], Table] = {}
     for item in items:
-        if "table" in item:
+        if "table" in item and "dormant" not in (item["table"].get("flags") or ()):
             table = Table(item["table"]["family"], item["table"]["name"], "nft")
             tables[table.family, table.name] = table
+    maps: dict[tuple[str, str, str], Any] = {}
     for item in items:
+        one = item.get("chain") or item.get("set") or item.get("map")
+        if not one or (one["family"], one["table"]) not in tables:
+            continue
+        table = tables[one["family"], one["table"]]
         if "chain" in item:
-            chain = item["chain"]
-            tables[chain["family"], chain["table"]].chains[chain["name"]] = Chain(
-                chain["name"], chain.get("hook"), int(chain.get("prio", 0)),
-                chain.get("policy", "accept"),
+            device = one.get("dev") or ()
+            table.chains[one["name"]] = Chain(
+                one["name"], one.get("hook"), int(one.get("prio", 0)), one.get("policy", "accept"),
+                devices=(device,) if isinstance(device, str) else tuple(device),
             )  # fmt: skip
-        elif "set" in item or "map" in item:
-            named = item.get("set") or item["map"]
-            tables[named["family"], named["table"]].sets[named["name"]] = [
-                _nft_value(element) for element in named.get("elem", ())
-            ]
+        else:
+            table.sets[one["name"]] = [_nft_value(element) for element in one.get("elem", ())]
+            maps[one["family"], one["table"], f"@{one['name']}"] = {"set": one.get("elem", ())}
     for item in items:
-        if "rule" in item:
-            rule = item["rule"]
+        rule = item.get("rule")
+        if rule and (rule["family"], rule["table"]) in tables:
             table = tables[rule["family"], rule["table"]]
-            table.chains[rule["chain"]].rules.append(_nft_rule(rule))
+            table.chains[rule["chain"]].rules.append(_nft_rule(rule, maps))
     return list(tables.values())
 
 
-def _nft_rule(rule: Mapping[str, Any]) -> Rule:
+def _nft_rule(rule: Mapping[str, Any], maps: Mapping[tuple[str, str, str], Any]) -> Rule:
     conditions: list[dict[str, Any]] = []
     branches: list[tuple[Mapping[str, Any], str, str]] = []
     action, target, packets = "", "", None
@@ -520,12 +570,16 @@ def _nft_rule(rule: Mapping[str, Any]) -> Rule:
         elif kind == "dnat":
             action, target = "dnat", _nft_dnat(value)
         elif kind == "redirect":
-            action = "redirect"
+            action, target = "redirect", str((value or {}).get("port", ""))
         elif kind == "vmap":
-            branches += _nft_branches(value)
+            named = maps.get((rule["family"], rule["table"], str(value.get("data"))))
+            branches += _nft_branches({**value, "data": named} if named else value)
         elif kind in ("limit", "xt", "quota", "fib", "meter", "ct count") or _counts(kind, value):
             conditions.append({"on": "unknown", "values": [kind]})
-    return Rule(_nft_text(rule), tuple(conditions), action, target, packets, tuple(branches))
+    return Rule(
+        _nft_text(rule), tuple(conditions), action, target, packets, tuple(branches),
+        rule.get("handle"),
+    )  # fmt: skip
 
 
 def _counts(kind: str, value: Any) -> bool:
@@ -545,6 +599,8 @@ def _nft_subject(left: Any) -> str:
     if not isinstance(left, dict):
         return "unknown"
     payload, meta, ct = left.get("payload"), left.get("meta"), left.get("ct")
+    if "daddr" in (left.get("fib") or {}).get("flags", ()) and left["fib"]["result"] == "type":
+        return "local"
     if payload:
         name = (payload.get("protocol"), payload.get("field"))
         if name in (("tcp", "dport"), ("th", "dport")):
