@@ -37,6 +37,7 @@ ENTRY = """
 ENTRIES = [
     ("preflight", "reach"),
     ("preflight", "root"),
+    ("pts_server", "builder"),
     ("pts_server", "check"),
     ("run_record", "told"),
 ]

@@ -191,8 +191,8 @@ TLS_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"tls_certificate_names": ["pts.example.com:443"]}, "without ports or wss://"),
     ({"tls_certificate_days": 30}, "tls_certificate_renew_days from 1 to less than that"),
     ({"tls_certificate_days": 36500}, "from 2 to 7300"),
-    ({"tls_certificate_ca_directory": "tls"}, "the absolute path of a directory"),
-    ({"tls_certificate_ca_directory": str(ROOT / "roles" / "tls")}, "outside this checkout"),
+    ({"tls_certificate_ca_directory": "tls"}, "the absolute path of a directory outside"),
+    ({"tls_certificate_ca_directory": str(ROOT / "roles" / "tls")}, "would be shared"),
     ({"tls_certificate_mode": "acme", "tls_certificate_names": ["203.0.113.7"]}, "host names only"),
     (
         {

@@ -62,6 +62,14 @@ def test_a_run_needs_no_ansible_cfg(
     assert set(ended.with_role("reloaded")) == set("abcd"), "also where a later task failed"
 
 
+def test_a_control_node_that_cannot_build_is_refused_before_a_host_is_reached(
+    play: Callable[..., Ended],
+) -> None:
+    ended = play("site.yml", **{host: {"fails": "pts_server/builder"} for host in "abcd"})
+    assert ended.status != 0
+    assert ended.done == []
+
+
 def test_every_role_is_found_beside_the_playbooks() -> None:
     for role in (ROOT / "roles").iterdir():
         assert (ROOT / "playbooks" / "roles" / role.name).readlink() == Path(
