@@ -37,6 +37,7 @@ ENTRY = """
 ENTRIES = [
     ("preflight", "reach"),
     ("preflight", "root"),
+    ("pts_server", "builder"),
     ("pts_server", "check"),
     ("run_record", "told"),
 ]
@@ -61,8 +62,12 @@ LIFT_MASK = """
 
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[..., Ended]:
-    """Runs a playbook of the tree for hosts a to d; keywords are variables of a host."""
-    shutil.copytree(ROOT / "playbooks", tmp_path / "playbooks")
+    """Runs a playbook of the tree for hosts a to d; keywords are variables of a host.
+
+    Of the keywords, ``cwd`` is where it is started and ``configuration`` the ansible.cfg that
+    counts; with None Ansible looks for one itself.
+    """
+    shutil.copytree(ROOT / "playbooks", tmp_path / "playbooks", symlinks=True)
     for name in ("ansible.cfg", "site.yml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "playbooks" / "roles" / "wiring" / "vars" / "main.yml").write_text(WIRING)
@@ -82,7 +87,13 @@ def play(tmp_path: Path) -> Callable[..., Ended]:
     with (tmp_path / "roles" / "link_check" / "tasks" / "main.yml").open("a") as stub_of_proof:
         stub_of_proof.write(LINK_CHECK)
 
-    def run(name: str, *arguments: str, **hosts: dict[str, Any]) -> Ended:
+    def run(
+        name: str | Path,
+        *arguments: str,
+        cwd: Path = tmp_path,
+        configuration: Path | None = tmp_path / "ansible.cfg",
+        **hosts: dict[str, Any],
+    ) -> Ended:
         (tmp_path / "hosts.yml").write_text(
             yaml.safe_dump(
                 {
@@ -97,10 +108,14 @@ def play(tmp_path: Path) -> Callable[..., Ended]:
             )
         )
         ansible_playbook = Path(sys.executable).with_name("ansible-playbook")
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
+        environment.pop("ANSIBLE_CONFIG", None)
+        if configuration:
+            environment["ANSIBLE_CONFIG"] = str(configuration)
         ended = subprocess.run(
-            [ansible_playbook, "--inventory=hosts.yml", name, *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1"},
+            [ansible_playbook, f"--inventory={tmp_path}/hosts.yml", name, *arguments],
+            cwd=cwd,
+            env=environment,
             capture_output=True,
             text=True,
             check=False,

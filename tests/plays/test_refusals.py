@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -192,8 +193,8 @@ TLS_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"tls_certificate_names": ["pts.example.com:443"]}, "without ports or wss://"),
     ({"tls_certificate_days": 30}, "tls_certificate_renew_days from 1 to less than that"),
     ({"tls_certificate_days": 36500}, "from 2 to 7300"),
-    ({"tls_certificate_ca_directory": "tls"}, "the absolute path of a directory"),
-    ({"tls_certificate_ca_directory": str(ROOT / "roles" / "tls")}, "outside this checkout"),
+    ({"tls_certificate_ca_directory": "tls"}, "the absolute path of a directory outside"),
+    ({"tls_certificate_ca_directory": str(ROOT / "roles" / "tls")}, "would be shared"),
     ({"tls_certificate_mode": "acme", "tls_certificate_names": ["203.0.113.7"]}, "host names only"),
     (
         {
@@ -266,8 +267,8 @@ HOST_OF = {number: host for host, numbers in TOGETHER.items() for number in numb
 
 
 @pytest.fixture(scope="module")
-def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Host -> the message it failed with."""
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Host -> the result it failed with."""
     directory = tmp_path_factory.mktemp("refusals")
     hosts: dict[str, dict[str, Any]] = {
         host: {MISTAKES[number][0]: MISTAKES[number][1] for number in numbers}
@@ -308,16 +309,23 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         check=False,
     )
     report = json.loads(done.stdout[done.stdout.index("{") :])
-    messages: dict[str, str] = {}
-    for play in report["plays"]:
-        for task in play["tasks"]:
-            for host, result in task["hosts"].items():
-                if result.get("failed"):
-                    said = [result, *result.get("results", [])]
-                    messages[host] = " ".join(str(part.get("msg", "")) for part in said) + " ".join(
-                        result.get("argument_errors", [])
-                    )
-    return messages
+    return {
+        host: result
+        for play in report["plays"]
+        for task in play["tasks"]
+        for host, result in task["hosts"].items()
+        if result.get("failed")
+    }
+
+
+@pytest.fixture(scope="module")
+def failures(refusals: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Host -> the message it failed with."""
+    return {
+        host: " ".join(str(part.get("msg", "")) for part in [result, *result.get("results", [])])
+        + " ".join(result.get("argument_errors", []))
+        for host, result in refusals.items()
+    }
 
 
 def test_there_are_at_least_forty_mistakes() -> None:
@@ -372,3 +380,23 @@ def test_the_mistake_that_shows_in_company_is_refused(
 
 def test_one_run_names_every_mistake_in_a_role_s_settings(failures: dict[str, str]) -> None:
     assert [name for name in SEVERAL if name not in failures["several-mistakes"]] == []
+
+
+#: What is for programmers and for those who know Ansible from within.
+DIALECT = re.compile(r"Plan\(|Traceback|\{'|evaluated_to")
+
+
+def test_a_refusal_is_in_the_words_of_people(refusals: dict[str, dict[str, Any]]) -> None:
+    """All of a result, because Ansible prints all of it."""
+    found = {
+        host: said[0]
+        for host, result in refusals.items()
+        if (said := DIALECT.findall(json.dumps(result, ensure_ascii=False)))
+    }
+    assert found == {}
+
+
+def test_no_refusal_is_printed_with_the_condition_it_failed() -> None:
+    """ansible.builtin.assert prints its condition, and evaluated_to; ansible.builtin.fail does not."""
+    tasks = [*(ROOT / "roles").rglob("*.yml"), *(ROOT / "playbooks").rglob("*.yml")]
+    assert [path for path in tasks if re.search(r"\bassert:", path.read_text())] == []

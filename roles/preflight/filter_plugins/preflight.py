@@ -141,6 +141,50 @@ def python_complaint(path: str, seen: str) -> str:
     return ""
 
 
+def root_complaint(said: str, host: str, user: str) -> str:
+    """Why nothing can be done as root, and the fix.
+
+    Args:
+        said: by sudo, or by Ansible in its place.
+        user: who is logged in.
+    """
+    if "must have a tty" in said:
+        return (
+            f"sudo on {host} wants a terminal (requiretty), which {user} has only where Ansible "
+            "sends no module by way of it. Fix: run again with ANSIBLE_PIPELINING=false before "
+            f"ansible-playbook, or let sudoers on {host} say Defaults:{user} !requiretty "
+            "(visudo -f /etc/sudoers.d/ptslink)."
+        )
+    return (
+        f"Cannot work as root on {host} (logged in as {user}): {said.strip()}. Fix: log in as root "
+        "(-u root), or as a user who may use sudo and give its password with --ask-become-pass."
+    )
+
+
+#: What a machine that has nothing of the server yet needs of a run.
+FIRST = ("pts_server", "nginx_proxy")
+#: Tags of what changes a host.
+CHANGING = {*FIRST, "ptslink_bundle", "tls_certificate", "host_firewall", "provision"}
+
+
+def limited_complaint(run: Iterable[str], skip: Iterable[str]) -> str:
+    """Why a first run cannot be limited to these tags, or nothing where it is not.
+
+    Args:
+        run: tags that were asked for, ``all`` where none were.
+        skip: tags to be left out.
+    """
+    wanted, left_out = set(run), set(skip)
+
+    def runs(tags: set[str]) -> bool:
+        return bool(wanted & {*tags, "all", "tagged"}) and not left_out & {*tags, "tagged", "all"}
+
+    if not any(runs({tag, "provision"}) for tag in CHANGING):
+        return ""
+    missing = [role for role in FIRST if not runs({role, "provision"})]
+    return f"the run leaves out {' and '.join(missing)}" if missing else ""
+
+
 def clock_complaint(epoch: float, limit: int) -> str:
     """What is wrong with a clock that said ``epoch`` (seconds since 1970 UTC) a moment ago.
 
@@ -159,8 +203,10 @@ class FilterModule:
         return {
             "preflight_clock_complaint": clock_complaint,
             "preflight_known_variables": known_variables,
+            "preflight_limited_complaint": limited_complaint,
             "preflight_project_version": project_version,
             "preflight_python_complaint": python_complaint,
+            "preflight_root_complaint": root_complaint,
             "preflight_shared": shared,
             "preflight_strangers": strangers,
             "preflight_unknown_variables": unknown_variables,

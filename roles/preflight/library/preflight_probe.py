@@ -22,8 +22,9 @@ description:
   - >-
     Returns C(listeners) (each listening socket on one of the ports with the processes and
     systemd units that hold it), C(free_mb) (directory to free MiB), C(epoch) (the host's
-    clock, seconds since 1970 UTC), C(ipv6) (whether the kernel speaks it) and C(pythons)
-    (path to version as in 3.11; empty where none runs).
+    clock, seconds since 1970 UTC), C(ipv6) (whether the kernel speaks it), C(pythons)
+    (path to version as in 3.11; empty where none runs) and C(installed) (whether C(release) is
+    there).
 options:
   ports: {type: list, elements: int, default: [], description: TCP ports to look for listeners on.}
   directories:
@@ -36,6 +37,7 @@ options:
     elements: path
     default: []
     description: Interpreters to ask for their version.
+  release: {type: path, default: /nowhere, description: What is there once the server is installed.}
 author: ptslink authors
 """
 
@@ -167,6 +169,7 @@ def main() -> None:
             "ports": {"type": "list", "elements": "int", "default": []},
             "directories": {"type": "list", "elements": "path", "default": []},
             "pythons": {"type": "list", "elements": "path", "default": []},
+            "release": {"type": "path", "default": "/nowhere"},
         },
         supports_check_mode=True,
     )
@@ -175,6 +178,7 @@ def main() -> None:
         listeners=listeners(set(module.params["ports"])),
         free_mb={directory: free_mb(directory) for directory in module.params["directories"]},
         epoch=time.time(),
+        installed=Path(module.params["release"]).exists(),
         ipv6=(PROC / "net" / "if_inet6").exists(),
         pythons={
             path: output(path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import itertools
+import os
+import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -18,6 +20,47 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 KINDS = {"rsa": rsa.RSAPublicKey, "ecdsa": ec.EllipticCurvePublicKey}
 #: Smaller ones are refused by OpenSSL's default security level, larger ones by small clients.
 RSA_BITS = range(2048, 4097)
+#: Places of a checkout that git is told to leave alone.
+IGNORED = re.compile(r"(inventory/)?secrets/[^/]+|inventory/[^/]+/tls")
+
+
+def authority_place(inventory_dir: str) -> str:
+    """Where the authority of an inventory is kept: beside it, where no inventory is read.
+
+    An inventory that is a directory is read with all that is in it.
+
+    Args:
+        inventory_dir: the directory of the inventory; empty where there is none (``-i HOST,``).
+    """
+    at = Path(inventory_dir)
+    return str(at.parent / "secrets" / at.name) if at.name else ""
+
+
+def former_place(directory: str, inventory_dir: str) -> str:
+    """Where the authority of an inventory was by default before; empty where its place is named."""
+    mine = inventory_dir and directory == authority_place(inventory_dir)
+    return str(Path(inventory_dir, "tls")) if mine else ""
+
+
+def authority_certificate(directory: str, former: str) -> str:
+    """The file with the authority's certificate, which may still be in its former place."""
+    old, new = Path(former, "ca.pem"), Path(directory, "ca.pem")
+    return str(old if former and old.is_file() and not new.exists() else new)
+
+
+def place_complaint(directory: str, checkout: str) -> str:
+    """Why an authority cannot be kept in ``directory``, or nothing."""
+    place, root = Path(directory), Path(checkout).resolve()
+    if not place.is_absolute() or place == Path("/"):
+        return "which is no place of its own"
+    resolved = place.resolve()
+    if resolved.is_relative_to(root):
+        inside = resolved.relative_to(root).as_posix()
+        return "" if IGNORED.fullmatch(inside) else "where the key of the authority would be shared"
+    nearest = next(above for above in (resolved, *resolved.parents) if above.exists())
+    if (resolved / "ca.pem").is_file() or os.access(nearest, os.W_OK | os.X_OK):
+        return ""
+    return f"and you may not write in {nearest}"
 
 
 def covered(certificate: x509.Certificate) -> tuple[list[str], list[str]]:
@@ -178,7 +221,11 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "tls_certificate_authority_certificate": authority_certificate,
+            "tls_certificate_authority_place": authority_place,
             "tls_certificate_complaints": complaints,
+            "tls_certificate_former_place": former_place,
             "tls_certificate_not_names": not_names,
+            "tls_certificate_place_complaint": place_complaint,
             "tls_certificate_text": text,
         }

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,13 @@ description:
     requests. Never replaces an authority: controllers may have loaded it.
   - >-
     RSA, because that is what the smallest clients can verify. Returns C(certificate) (PEM, to be
-    loaded into controllers; empty in a dry run before there is one) and C(certificates) (kind to
-    PEM).
+    loaded into controllers; empty in a dry run before there is one), C(certificates) (kind to
+    PEM) and C(moved), whether it came from C(former).
 options:
   directory: {type: path, required: true, description: Where the authority is kept.}
+  former:
+    type: path
+    description: Where it was kept before; one that is there and not in C(directory) is moved.
   name: {type: str, default: ptslink, description: Common name of a new authority.}
   passphrase: {type: str, description: What the key is encrypted with.}
   days: {type: int, default: 825, description: How long signed certificates are valid.}
@@ -69,10 +74,28 @@ def key_usage(**used: bool) -> x509.KeyUsage:
     return x509.KeyUsage(**{use: used.get(use, False) for use in every})
 
 
+def prepare(directory: Path) -> None:
+    """A directory for its owner alone, and so the one it is in where that has to be made."""
+    for place in (directory.parent, directory):
+        if not place.exists():
+            place.mkdir(mode=0o700, parents=True)
+    directory.chmod(0o700)
+
+
+def move(former: Path, directory: Path) -> None:
+    """The authority from one place to another; key first, as when it is made."""
+    prepare(directory)
+    for name in ("ca.key", "ca.pem"):
+        if (former / name).exists():
+            shutil.move(former / name, directory / name)
+    # What else a person keeps there stays.
+    with contextlib.suppress(OSError):
+        former.rmdir()
+
+
 def make(directory: Path, name: str, passphrase: bytes | None) -> None:
     """A new authority: key first, so that a certificate is never without one."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.chmod(0o700)
+    prepare(directory)
     key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -150,6 +173,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "required": True},
+            "former": {"type": "path", "default": ""},
             "name": {"type": "str", "default": "ptslink"},
             "passphrase": {"type": "str", "no_log": True},
             "days": {"type": "int", "default": 825},
@@ -162,10 +186,17 @@ def main() -> None:
     directory = Path(module.params["directory"])
     passphrase = (module.params["passphrase"] or "").encode() or None
     missing = not (directory / "ca.pem").exists()
+    former = Path(module.params["former"] or directory)
+    moved = missing and (former / "ca.pem").exists()
     try:
-        if missing and module.check_mode:
-            module.exit_json(changed=True, certificate="", certificates={})
-        if missing:
+        if moved and module.check_mode:
+            certificate = (former / "ca.pem").read_text()
+            module.exit_json(changed=True, certificate=certificate, certificates={}, moved=True)
+        if moved:
+            move(former, directory)
+        elif missing and module.check_mode:
+            module.exit_json(changed=True, certificate="", certificates={}, moved=False)
+        elif missing:
             make(directory, module.params["name"], passphrase)
         certificates = {}
         if module.params["requests"]:
@@ -176,10 +207,13 @@ def main() -> None:
             }
     except Refused as refused:
         module.fail_json(msg=str(refused))
+    except OSError as error:
+        module.fail_json(msg=f"The authority cannot be kept in {directory}: {error}")
     module.exit_json(
         changed=missing,
         certificate=(directory / "ca.pem").read_text(),
         certificates=certificates,
+        moved=moved,
     )
 
 

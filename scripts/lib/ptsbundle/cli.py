@@ -260,6 +260,10 @@ def unpack(reader: Reader, directory: Path) -> None:
         raise BundleError(f"--to {directory}: is there and not empty; name a new directory")
     reader.extract_tar(layout.PROJECT, directory)
     reader.extract_tar(layout.COLLECTIONS, directory / "collections")
+    # A bundle has plain files alone; playbooks find their roles by links.
+    for role in sorted((directory / "roles").iterdir()):
+        link = directory / "playbooks" / "roles" / role.name
+        link.symlink_to(Path("..", "..", "roles", role.name))
     for name in reader.names("wheelhouse/"):
         reader.extract(name, directory / "build" / name)
 

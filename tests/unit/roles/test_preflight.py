@@ -257,3 +257,40 @@ def test_a_clock_is_judged_alike_in_any_time_zone(
     assert judge.clock_complaint(time.time() + ahead, 60) == complaint
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("run", "skip", "leaves_out"),
+    [
+        (["all"], [], ""),
+        (["provision"], [], ""),
+        (["pts_server", "nginx_proxy"], [], ""),
+        (["all"], ["host_firewall"], ""),
+        (["verify"], [], ""),
+        (["preflight"], [], ""),
+        (["all"], ["provision"], ""),
+        (["nginx_proxy"], [], "pts_server"),
+        (["pts_server"], [], "nginx_proxy"),
+        (["host_firewall"], [], "pts_server and nginx_proxy"),
+        (["all"], ["pts_server"], "pts_server"),
+    ],
+)
+def test_a_first_run_has_all_that_a_server_needs(
+    judge: Any, run: list[str], skip: list[str], leaves_out: str
+) -> None:
+    said = judge.limited_complaint(run, skip)
+    assert said == (f"the run leaves out {leaves_out}" if leaves_out else "")
+
+
+@pytest.mark.parametrize(
+    ("said", "fix"),
+    [
+        ("sudo: sorry, you must have a tty to run sudo", "ANSIBLE_PIPELINING=false"),
+        ("sudo: a password is required", "--ask-become-pass"),
+    ],
+)
+def test_what_keeps_root_away_is_named_with_its_fix(judge: Any, said: str, fix: str) -> None:
+    complaint = judge.root_complaint(said, "station-12", "operator")
+    assert fix in complaint
+    assert "station-12" in complaint
+    assert "operator" in complaint

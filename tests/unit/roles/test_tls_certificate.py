@@ -376,6 +376,60 @@ def test_the_authoritys_key_is_its_owners_alone_and_encrypted(
         authority_module.load(authority, None)
 
 
+def test_the_authority_is_kept_where_its_inventory_is_not_read(judge: Any) -> None:
+    assert judge.authority_place("/srv/inventory/mysite") == "/srv/inventory/secrets/mysite"
+    assert judge.authority_place("") == "", "-i HOST, has no place"
+
+
+def test_an_authority_is_moved_whole_from_where_it_was_kept(
+    authority_module: Any, judge: Any, tmp_path: Path
+) -> None:
+    inventory = tmp_path / "inventory" / "mysite"
+    place = Path(judge.authority_place(str(inventory)))
+    former = Path(judge.former_place(str(place), str(inventory)))
+    assert former == inventory / "tls"
+    assert judge.former_place("/srv/named", str(inventory)) == "", "what is named stays"
+    authority_module.make(former, "Own", None)
+    pem = (former / "ca.pem").read_text()
+    assert judge.authority_certificate(str(place), str(former)) == str(former / "ca.pem")
+    (former / "site.pem").touch()
+    # Killed after the key, and finished by the next run.
+    authority_module.prepare(place)
+    (former / "ca.key").rename(place / "ca.key")
+    authority_module.move(former, place)
+    assert [one.name for one in former.iterdir()] == ["site.pem"]
+    assert judge.authority_certificate(str(place), str(former)) == str(place / "ca.pem")
+    assert authority_module.load(place, None)
+    assert (place / "ca.pem").read_text() == pem
+    assert {stat.S_IMODE(one.stat().st_mode) for one in (place, place.parent)} == {0o700}
+    assert stat.S_IMODE((place / "ca.key").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("directory", "says"),
+    [
+        ("", "no place of its own"),
+        ("tls", "no place of its own"),
+        ("/", "no place of its own"),
+        ("{0}/roles/tls", "would be shared"),
+        ("{0}/inventory/mysite", "would be shared"),
+        ("{0}/inventory/secrets/mysite", ""),
+        ("{0}/secrets/inventory", ""),
+        ("{0}/../kept", ""),
+        ("/proc/secrets/mysite", "you may not write in /proc"),
+    ],
+)
+def test_a_place_that_cannot_keep_an_authority_is_refused(
+    judge: Any, tmp_path: Path, directory: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    # Root may write anywhere: /proc, where nobody can make anything, stands for the others.
+    monkeypatch.setattr(judge.os, "access", lambda path, _: path != Path("/proc"))
+    said = judge.place_complaint(directory.format(checkout), str(checkout))
+    assert (says in said) if says else said == ""
+
+
 def test_the_authority_signs_no_other_authority(
     authority_module: Any, authority: Path, store_module: Any, tmp_path: Path
 ) -> None:
