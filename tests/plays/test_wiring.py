@@ -91,3 +91,42 @@ def test_a_run_waits_for_silence_only_after_a_change(tmp_path: Path, arguments: 
     # A dry run of verify.yml alone proves what is there.
     expected["nobody_said_anything"] = not arguments
     assert told == expected
+
+
+@pytest.mark.parametrize(
+    ("tags", "refused"),
+    [
+        ([], []),
+        (["--tags=nginx_proxy"], ["bare"]),
+        (["--tags=verify"], ["bare"]),
+        (["--tags=provision,verify"], []),
+        (["--tags=preflight"], []),
+    ],
+    ids=" ".join,
+)
+def test_a_part_of_a_run_is_refused_where_nothing_is_provisioned(
+    tmp_path: Path, tags: list[str], refused: list[str]
+) -> None:
+    def seen(installed: bool) -> dict[str, Any]:
+        return {"__preflight_look": {"seen": {"run_record": {"first": {"installed": installed}}}}}
+
+    hosts = {"bare": seen(False), "provisioned": seen(True), "not_looked_at": {}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    (tmp_path / "play.yml").write_text(
+        "- hosts: all\n"
+        "  gather_facts: false\n"
+        f"  vars_files: ['{WIRING}']\n"
+        "  tasks:\n"
+        "    - ansible.builtin.debug: {msg: '({{ inventory_hostname }} is refused)'}\n"
+        "      when: preflight_limited | length > 0\n"
+        "      tags: [always]\n"
+    )
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", "play.yml", *tags],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"\((\w+) is refused\)", done.stdout) == refused

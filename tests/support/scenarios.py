@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 LOGS = ROOT / "build" / "scenarios"
 SIDE_BY_SIDE = 2
 #: What takes longest begins first, and `default` before all: others begin from what it leaves.
-LONGEST_FIRST = ("default", "firewalld", "interrupted", "rollback", "upgrade", "airgap", "acme")
+LONGEST_FIRST = (
+    "default", "first_run", "firewalld", "interrupted", "rollback", "upgrade", "airgap", "acme", "field",
+)  # fmt: skip
 
 # What molecule says when it starts a step of a scenario.
 STEP = re.compile(r"\[(?P<scenario>[\w-]+) > (?P<step>[\w-]+)\] Executing$")
