@@ -48,12 +48,19 @@ LINK_CHECK = """
 WIRING = """
 __ptslink_bundle_given: false
 run_record_link: {proven: []}
+__wiring_first_run: "{{ first | default(false) }}"
 """
 PUT_BACK = """
 - ansible.builtin.fail: {msg: "no good run"}
   when: fails | default('') == 'put_back'
 - ansible.builtin.set_fact: {__run_record_back: {record: good, difference: the release, notes: {}}}
 - ansible.builtin.debug: {msg: "({{ inventory_hostname }} has put_back)"}
+"""
+TAKE_BACK = """
+- ansible.builtin.fail: {msg: "Not all is as it was before this run"}
+  when: fails_then | default('') == 'take_back'
+- ansible.builtin.set_fact: {__run_record_taken_back: {done: ["no user ptslink"], left: []}}
+- ansible.builtin.debug: {msg: "({{ inventory_hostname }} has take_back)"}
 """
 LIFT_MASK = """
 - ansible.builtin.debug: {msg: "({{ inventory_hostname }} has lift_mask)"}
@@ -83,6 +90,7 @@ def play(tmp_path: Path) -> Callable[..., Ended]:
             ENTRY.replace("ROLE", role_name).replace("ENTRY", entry_point)
         )
     (tmp_path / "roles" / "run_record" / "tasks" / "put_back.yml").write_text(PUT_BACK)
+    (tmp_path / "roles" / "run_record" / "tasks" / "take_back.yml").write_text(TAKE_BACK)
     (tmp_path / "roles" / "host_firewall" / "tasks" / "lift_mask.yml").write_text(LIFT_MASK)
     with (tmp_path / "roles" / "link_check" / "tasks" / "main.yml").open("a") as stub_of_proof:
         stub_of_proof.write(LINK_CHECK)

@@ -34,6 +34,25 @@ def test_one_that_fails_is_put_back(play: Callable[..., Ended]) -> None:
     assert ended.with_role("pts_server") == []
 
 
+def test_a_first_run_that_fails_takes_back_what_it_changed(play: Callable[..., Ended]) -> None:
+    """Nobody is told that a host may not serve which never did."""
+    ended = play(
+        "site.yml",
+        a={"first": True, "fails": "link_check"},
+        b={"first": True, "fails": "link_check", "fails_then": "take_back"},
+        c={"first": True},
+        d={"fails": "link_check"},
+    )
+    assert ended.status != 0
+    assert ended.with_role("take_back") == ["a"]
+    assert ended.with_role("put_back") == ["d"]
+    assert set(ended.with_role("told")) == {"a", "b", "d"}
+    assert "The host is as it was before this run, its first" in ended.said
+    assert "no user ptslink" in ended.said
+    assert "Not all is as it was before this run." in ended.said
+    assert "may not serve" not in ended.said
+
+
 def test_a_proof_alone_puts_nothing_back(play: Callable[..., Ended]) -> None:
     ended = play("site.yml", "--tags=verify", a={"fails": "link_check"})
     assert ended.status != 0

@@ -17,7 +17,8 @@ PROGRESS = int(os.environ["PTSLINK_PROGRESS"]) if "PTSLINK_PROGRESS" in os.envir
 SIDE_BY_SIDE = 2
 #: What takes longest begins first, and `default` before all: others begin from what it leaves.
 LONGEST_FIRST = (
-    "default", "firewalld", "interrupted", "rollback", "upgrade", "field", "airgap", "acme",
+    "default", "first_run", "firewalld", "interrupted", "rollback", "upgrade",
+    "field", "airgap", "acme",
 )  # fmt: skip
 
 # What molecule says when it starts a step of a scenario.

@@ -109,10 +109,15 @@ def stage(directory: Path, copy: Path, files: Mapping[str, str | None]) -> None:
     inside = f"{directory}/"
     for path in copy.rglob("*"):
         if path.is_symlink():
-            target_text = str(path.readlink())
-            if target_text.startswith(inside):
-                path.unlink()
-                path.symlink_to(f"{copy}/{target_text.removeprefix(inside)}")
+            # What a relative link leads to depends on where it lies.
+            from_there = (directory / path.relative_to(copy)).parent / path.readlink()
+            target_text = os.path.normpath(from_there)
+            path.unlink()
+            path.symlink_to(
+                f"{copy}/{target_text.removeprefix(inside)}"
+                if target_text.startswith(inside)
+                else target_text
+            )
         elif path.is_file():
             before = path.read_bytes()
             after = before.replace(inside.encode(), f"{copy}/".encode())
@@ -132,6 +137,20 @@ def test(binary: str, configuration: Path) -> None:
     )
     if done.returncode:
         raise Refused(" | ".join(done.stdout.strip().splitlines()))
+
+
+def only_in_place(directory: Path, copy: Path, binary: str) -> bool:
+    """Whether nginx accepts the tree as it is, and not an unaltered copy of it."""
+    try:
+        test(binary, directory / "nginx.conf")
+    except Refused:
+        return False
+    stage(directory, copy, {})
+    try:
+        test(binary, copy / "nginx.conf")
+    except Refused:
+        return True
+    return False
 
 
 def explain(complaint: str, directory: Path, binary: str) -> str:
@@ -251,6 +270,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     directory = Path(module.params["directory"])
+    # Files are readable by all, whatever root's own habit.
+    os.umask(0o022)
     shown = subprocess.run(
         [
             "systemctl",
@@ -320,12 +341,14 @@ def main() -> None:
         stage(directory, copy, changes)
         try:
             test(binary, copy / "nginx.conf")
+            result["tested"] = True
         except Refused as refused:
-            complaint = str(refused).replace(str(copy), str(directory))
-            module.fail_json(
-                msg=f"nginx refuses the configuration: {explain(complaint, directory, binary)}"
-            )
-        result["tested"] = True
+            # One that nginx accepts where it is and not in a copy is tested in its place below.
+            if not only_in_place(directory, Path(temporary) / "as-it-is", binary):
+                complaint = str(refused).replace(str(copy), str(directory))
+                module.fail_json(
+                    msg=f"nginx refuses the configuration: {explain(complaint, directory, binary)}"
+                )
 
     if not module.check_mode:
         swap = Swap(module.atomic_move, module.tmpdir)

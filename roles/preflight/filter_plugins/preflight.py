@@ -18,6 +18,11 @@ SLIP = 0.93
 #: The oldest Python the server runs on, as pyproject.toml has it (a test compares them).
 PYTHON_LEAST = (3, 11)
 
+#: File systems that forget, those of other machines, and containers that are made from images.
+FORGETTING = ("tmpfs", "ramfs")
+REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p")
+IMAGES = ("docker", "podman", "oci")
+
 
 # A run asks for every host, and twice: the specifications are read once a process, by libyaml
 # where it is there (0.3 s a host without).
@@ -185,6 +190,47 @@ def limited_complaint(run: Iterable[str], skip: Iterable[str]) -> str:
     return f"the run leaves out {' and '.join(missing)}" if missing else ""
 
 
+def closed_complaint(closed: Iterable[Mapping[str, str]], user: str) -> str:
+    """What keeps the service's user from what it needs, or nothing.
+
+    Args:
+        closed: as preflight_probe has it.
+    """
+    ways = list(closed)
+    if not ways:
+        return ""
+    seen = ", ".join(f"{one['path']} ({one['mode']} {one['owner']})" for one in ways)
+    opened = " ".join(one["path"] for one in ways)
+    return (
+        f"The service's user {user} cannot enter {seen}. Fix: chmod o+x {opened} (its content "
+        "stays closed to others), or choose another pts_server_prefix"
+    )
+
+
+def journal_complaint(journal_on: Mapping[str, str]) -> str:
+    """What is wrong with the file system of the journal, or nothing.
+
+    Args:
+        journal_on: as preflight_probe has it. An overlay is refused where what it writes to is
+            known to be forgotten: memory, or a container that is made anew from its image.
+    """
+    kind, container = journal_on.get("type", ""), journal_on.get("container", "")
+    why = ""
+    if kind in REMOTE:
+        why = "a disk of another machine, where no sync can be relied on"
+    elif kind in FORGETTING or (kind == "overlay" and journal_on.get("upper") in FORGETTING):
+        why = "which is memory: a reboot would forget every record"
+    elif kind == "overlay" and container in IMAGES:
+        why = f"the container's own layer: {container} forgets it with the container"
+    if not why:
+        return ""
+    return (
+        f"The journal would be on {kind} ({journal_on['point']}), {why}. Fix: mount a disk of this "
+        "machine (in a container: a volume) at /var/lib/ptslink, or name a directory on one: "
+        "pts_server_settings: {journal: {path: ...}}"
+    )
+
+
 def clock_complaint(epoch: float, limit: int) -> str:
     """What is wrong with a clock that said ``epoch`` (seconds since 1970 UTC) a moment ago.
 
@@ -202,6 +248,8 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "preflight_clock_complaint": clock_complaint,
+            "preflight_closed_complaint": closed_complaint,
+            "preflight_journal_complaint": journal_complaint,
             "preflight_known_variables": known_variables,
             "preflight_limited_complaint": limited_complaint,
             "preflight_project_version": project_version,

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
+import stat
 import subprocess
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +41,28 @@ options:
     default: []
     description: Interpreters to ask for their version.
   release: {type: path, default: /nowhere, description: What is there once the server is installed.}
+  user:
+    type: str
+    default: ""
+    description: The service's user; who may be nobody in particular before the first run.
+  ways:
+    type: list
+    elements: path
+    default: []
+    description: Places that the user has to get to; what is there of them already is tried.
+  places:
+    type: list
+    elements: path
+    default: []
+    description: Directories that systemd makes for the service, which may not be symbolic links.
+  journal: {type: path, description: The service's journal.}
 author: ptslink authors
 """
 
 PROC = Path("/proc")
 LISTEN = "0A"
+#: The kernel's user without rights.
+NOBODY = 65534
 
 
 def listening_inodes(table: str, ports: Collection[int]) -> dict[str, int]:
@@ -163,6 +183,89 @@ def free_mb(directory: str) -> int:
     return room.f_bavail * room.f_frsize // (1024 * 1024)
 
 
+def on_the_way(ways: Iterable[str]) -> list[str]:
+    """The directories there are on the way to places, from the root on, each once."""
+    there = {
+        str(parent) for way in ways for parent in (Path(way), *Path(way).parents) if parent.is_dir()
+    }
+    return sorted(there)
+
+
+def closed(ways: Iterable[str], user: str) -> list[dict[str, str]]:
+    """Directories on the way to ``ways`` that a user cannot enter; nobody's, where there is none.
+
+    Asked of the kernel as that user, so that groups and access lists count.
+    """
+    try:
+        entry = pwd.getpwnam(user)
+        who = {"user": entry.pw_uid, "group": entry.pw_gid}
+    except KeyError:
+        who = {"user": NOBODY, "group": NOBODY}
+    directories = on_the_way(ways)
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", 'for d; do [ -x "$d" ] || echo "$d"; done', "sh", *directories],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            extra_groups=[],
+            **who,
+        )
+    except OSError:  # not root: nothing can be said for another
+        return []
+    found: list[dict[str, str]] = []
+    for path in done.stdout.splitlines():
+        # What is below one that is closed is closed with it.
+        if not any(Path(path).is_relative_to(one["path"]) for one in found):
+            status = Path(path).stat()
+            owner = f"{name_of(status.st_uid, pwd.getpwuid)}:{name_of(status.st_gid, grp.getgrgid)}"
+            mode = stat.filemode(status.st_mode)
+            found.append({"path": path, "mode": mode, "owner": owner})
+    return found
+
+
+def name_of(number: int, find: Callable[[int], Any]) -> str:
+    """The name of a user or group, or its number where it has none."""
+    try:
+        return str(find(number)[0])
+    except KeyError:
+        return str(number)
+
+
+def mount_of(path: Path, mounts: str) -> dict[str, str]:
+    """Type, place and options of a directory's file system, of mountinfo's text (proc(5))."""
+    found, longest = {"type": "", "point": "", "options": ""}, -1
+    for line in mounts.splitlines():
+        fields, _, rest = line.partition(" - ")
+        point = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]))
+        # Of two mounts at one place, the later one hides the other.
+        if path.is_relative_to(point) and len(point.parts) >= longest:
+            words = rest.split()
+            found = {"type": words[0], "point": str(point), "options": words[-1]}
+            longest = len(point.parts)
+    return found
+
+
+def journal_on(journal: str | None) -> dict[str, str]:
+    """The file system of the journal; of an overlay also ``upper``, the type of what it writes to.
+
+    ``container`` is what systemd calls the container there is around, if any.
+    """
+    if not journal:
+        return {}
+    mounts = read(PROC / "self" / "mountinfo")
+    directory = Path(journal).parent
+    while not directory.is_dir():
+        directory = directory.parent
+    found = mount_of(directory.resolve(), mounts)
+    upper = re.search(r"(?:^|,)upperdir=([^,]+)", found.pop("options"))
+    if found["type"] == "overlay" and upper and Path(upper[1]).is_dir():
+        found["upper"] = mount_of(Path(upper[1]).resolve(), mounts)["type"]
+    return {**found, "container": read(Path("/run/systemd/container")).strip()}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -170,6 +273,10 @@ def main() -> None:
             "directories": {"type": "list", "elements": "path", "default": []},
             "pythons": {"type": "list", "elements": "path", "default": []},
             "release": {"type": "path", "default": "/nowhere"},
+            "user": {"type": "str", "default": ""},
+            "ways": {"type": "list", "elements": "path", "default": []},
+            "places": {"type": "list", "elements": "path", "default": []},
+            "journal": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -184,6 +291,13 @@ def main() -> None:
             path: output(path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
             for path in module.params["pythons"]
         },
+        closed=closed(module.params["ways"], module.params["user"]),
+        links={
+            path: str(Path(path).resolve())
+            for path in module.params["places"]
+            if Path(path).is_symlink()
+        },
+        journal_on=journal_on(module.params["journal"]),
     )
 
 

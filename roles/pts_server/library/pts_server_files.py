@@ -103,6 +103,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     timer = module.params["timer"]
+    # Directories on the way are open to all, whatever root's own habit.
+    os.umask(0o022)
     wanted = {Path(file["path"]): file["content"] for file in module.params["files"]}
     directories = list(map(Path, module.params["directories"]))
     there = {path: present(path) for path in wanted}

@@ -28,9 +28,12 @@ description:
     A start in the future means that the clock was set back since; such a unit counts as stale,
     because nothing can be said of it.
   - >-
+    One that ends again and again is between two starts at one moment and active at another. So it
+    counts as running only once it has run for a minute, or has never been started anew by systemd.
+  - >-
     Changes nothing. Returns C(stale), unit name to the reason, for stale units only; C(running),
-    the names of those that run and will after a reboot; and C(idle), of those that neither run nor
-    try to.
+    the names of those that run and will after a reboot; C(idle), of those that neither run nor
+    try to; and C(restless), unit name to a sentence, of those that end again and again.
 options:
   units:
     type: list
@@ -40,6 +43,10 @@ options:
     options:
       unit: {type: str, required: true, description: Full name, with its suffix.}
       files: {type: list, elements: path, required: true, description: Files and links.}
+  watch_seconds:
+    type: float
+    default: 0
+    description: How long units are watched; those that systemd starts anew meanwhile are restless.
 author: ptslink authors
 """
 
@@ -50,7 +57,11 @@ PROPERTIES = (
     "NeedDaemonReload",
     "ExecMainStartTimestamp",
     "InactiveExitTimestamp",
+    "NRestarts",
+    "Result",
 )
+#: One that has run for so many seconds since systemd started it anew is taken for running.
+SETTLED = 60
 
 
 def moment(text: str) -> float | None:
@@ -107,9 +118,41 @@ def is_idle(shown: Mapping[str, str]) -> bool:
     return shown.get("ActiveState", "inactive") == "inactive"
 
 
+def restless(shown: Mapping[str, str], now: float) -> str:
+    """A sentence where a unit ends again and again, or nothing."""
+    restarts = int(shown.get("NRestarts") or 0)
+    started = moment(shown.get("ExecMainStartTimestamp", ""))
+    if not restarts or is_idle(shown):
+        return ""
+    if shown.get("ActiveState") == "active" and started and now - started > SETTLED:
+        return ""
+    return f"systemd has started it {restarts} times since it was asked to"
+
+
+def kept_ending(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """A sentence where a unit ended while it was watched, or nothing."""
+    ends = int(after.get("NRestarts") or 0) - int(before.get("NRestarts") or 0)
+    if ends <= 0 and after.get("ActiveState") == "active":
+        return ""
+    return (
+        f"it ended while it was watched (systemd: {after.get('Result', '')}) and was started "
+        f"{after.get('NRestarts')} times"
+    )
+
+
 def runs(shown: Mapping[str, str]) -> bool:
     """Whether a unit runs, now and after a reboot."""
     return shown.get("ActiveState") == "active" and shown.get("UnitFileState") == "enabled"
+
+
+def asked(
+    module: AnsibleModule, command: list[str], units: Iterable[str]
+) -> dict[str, dict[str, str]]:
+    """What systemd has of each unit."""
+    done = subprocess.run([*command, *units], capture_output=True, text=True, check=False)
+    if done.returncode:
+        module.fail_json(msg=f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return blocks(done.stdout)
 
 
 def main() -> None:
@@ -124,23 +167,29 @@ def main() -> None:
                     "files": {"type": "list", "elements": "path", "required": True},
                 },
             },
+            "watch_seconds": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
     units = {unit["unit"]: unit["files"] for unit in module.params["units"]}
     command = ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(PROPERTIES)}"]
-    done = subprocess.run([*command, *units], capture_output=True, text=True, check=False)
-    if done.returncode:
-        module.fail_json(msg=f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-    shown = blocks(done.stdout)
+    shown = asked(module, command, units)
+    now = time.time()
+    never_still = {unit: restless(shown.get(unit, {}), now) for unit in units}
+    if watch := module.params["watch_seconds"]:
+        time.sleep(watch)
+        later = asked(module, command, units)
+        never_still = {unit: kept_ending(shown[unit], later[unit]) for unit in units}
+        shown = later
+    never_still = {unit: why for unit, why in never_still.items() if why}
     stale: dict[str, Any] = {}
     for unit, files in units.items():
         why = reason(shown.get(unit, {}), changed_at(files), time.time())
         if why:
             stale[unit] = why
-    running = [unit for unit in units if runs(shown.get(unit, {}))]
+    running = [unit for unit in units if runs(shown.get(unit, {})) and unit not in never_still]
     idle = [unit for unit in units if is_idle(shown.get(unit, {}))]
-    module.exit_json(changed=False, stale=stale, running=running, idle=idle)
+    module.exit_json(changed=False, stale=stale, running=running, idle=idle, restless=never_still)
 
 
 if __name__ == "__main__":

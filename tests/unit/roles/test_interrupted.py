@@ -136,3 +136,39 @@ def test_what_runs_now_and_after_a_reboot_need_not_be_started(
 ) -> None:
     assert in_force.runs({"ActiveState": active, "UnitFileState": enabled}) is runs
     assert site.runs(f"MainPID=7\nActiveState={active}\nUnitFileState={enabled}\n") is runs
+
+
+@pytest.mark.parametrize(
+    ("changes", "since", "says"),
+    [
+        ({"NRestarts": "0"}, 1, ""),
+        ({"NRestarts": "57"}, 3, "57 times"),
+        ({"NRestarts": "57", "ActiveState": "activating"}, 3, "57 times"),
+        # One that died long ago and has run since.
+        ({"NRestarts": "2"}, 600, ""),
+        ({"NRestarts": "57", "ActiveState": "inactive"}, 3, ""),
+    ],
+)
+def test_a_service_is_judged_over_time(
+    in_force: Any, changes: dict[str, str], since: float, says: str
+) -> None:
+    shown = {**in_force.blocks(SHOWN)["ptslink.service"], **changes}
+    said = in_force.restless(shown, STARTED + since)
+    assert says in said
+    assert bool(said) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("after", "ended"),
+    [
+        ({"NRestarts": "57", "ActiveState": "active"}, False),
+        ({"NRestarts": "58", "ActiveState": "active", "Result": "exit-code"}, True),
+        ({"NRestarts": "57", "ActiveState": "activating", "Result": "exit-code"}, True),
+        # Started anew by hand meanwhile: systemd counts from none again.
+        ({"NRestarts": "0", "ActiveState": "active"}, False),
+    ],
+)
+def test_one_that_is_watched_has_to_stay_up(
+    in_force: Any, after: dict[str, str], ended: bool
+) -> None:
+    assert bool(in_force.kept_ending({"NRestarts": "57"}, after)) == ended

@@ -60,6 +60,29 @@ def test_links_into_the_tree_lead_into_the_copy(site: Any, tree: Path, tmp_path:
     assert (copy / "sites-enabled" / "default").read_text() == "changed"
 
 
+def test_a_relative_link_out_of_the_tree_leads_where_it_led(
+    site: Any, tree: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv" / "app.conf").write_text("theirs")
+    (tree / "sites-enabled" / "app").symlink_to("../../../srv/app.conf")
+    (tree / "sites-enabled" / "inside").symlink_to("../sites-available/default")
+    copy = tmp_path / "far" / "away" / "staged"
+    site.stage(tree, copy, {"sites-available/default": "changed"})
+    assert (copy / "sites-enabled" / "app").read_text() == "theirs"
+    assert (copy / "sites-enabled" / "inside").read_text() == "changed"
+
+
+@pytest.mark.parametrize(("refuses", "at_fault"), [("staged", True), ("nginx", False), ("", False)])
+def test_a_copy_that_nginx_refuses_as_it_is_says_nothing_of_new_files(
+    site: Any, tree: Path, tmp_path: Path, refuses: str, at_fault: bool
+) -> None:
+    nginx = tmp_path / "nginx"
+    nginx.write_text(f'#!/bin/sh\ncase "$4" in *"/{refuses or "none"}/"*) exit 1;; esac\n')
+    nginx.chmod(0o755)
+    assert site.only_in_place(tree, tmp_path / "staged", str(nginx)) == at_fault
+
+
 def test_staging_leaves_the_tree_as_it_was(site: Any, tree: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
     site.stage(tree, tmp_path / "staged", {"nginx.conf": "x", "sites-enabled/default": None})

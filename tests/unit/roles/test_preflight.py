@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Callable
@@ -294,3 +296,69 @@ def test_what_keeps_root_away_is_named_with_its_fix(judge: Any, said: str, fix: 
     assert fix in complaint
     assert "station-12" in complaint
     assert "operator" in complaint
+
+
+MOUNTS = """\
+21 1 0:30 / / rw,relatime - overlay overlay rw,lowerdir=/l,upperdir={upper},workdir=/w
+22 21 0:31 / /run rw - tmpfs tmpfs rw
+23 21 8:1 / /srv/my\\040disk rw - ext4 /dev/sda1 rw
+24 21 0:32 / /srv/nas rw - nfs4 nas:/x rw,addr=10.0.0.9
+"""
+
+
+@pytest.mark.parametrize(
+    ("directory", "kind", "point"),
+    [
+        ("/var/lib/ptslink", "overlay", "/"),
+        ("/run/ptslink", "tmpfs", "/run"),
+        ("/srv/my disk/journal", "ext4", "/srv/my disk"),
+        ("/srv/nas", "nfs4", "/srv/nas"),
+        ("/srv/nassau", "overlay", "/"),
+    ],
+)
+def test_the_file_system_of_the_journal_is_known(
+    probe: Any, directory: str, kind: str, point: str
+) -> None:
+    found = probe.mount_of(Path(directory), MOUNTS)
+    assert (found["type"], found["point"]) == (kind, point)
+
+
+@pytest.mark.parametrize(
+    ("journal_on", "says"),
+    [
+        ({"type": "ext4", "point": "/"}, ""),
+        ({}, ""),
+        ({"type": "tmpfs", "point": "/var"}, "on tmpfs (/var), which is memory"),
+        ({"type": "nfs4", "point": "/srv"}, "a disk of another machine"),
+        ({"type": "overlay", "point": "/", "upper": "tmpfs"}, "a reboot would forget"),
+        ({"type": "overlay", "point": "/", "upper": "ext4"}, ""),
+        ({"type": "overlay", "point": "/", "container": "docker"}, "forgets it with the container"),
+        ({"type": "overlay", "point": "/", "container": "systemd-nspawn"}, ""),
+    ],
+)
+def test_a_journal_on_what_forgets_or_cannot_sync_is_refused(
+    judge: Any, journal_on: dict[str, str], says: str
+) -> None:
+    complaint = judge.journal_complaint(journal_on)
+    assert says in complaint
+    assert bool(complaint) == bool(says)
+    assert not complaint or "Fix: mount a disk" in complaint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root asks for another user")
+def test_directories_the_services_user_cannot_enter_are_found_and_named(
+    probe: Any, judge: Any
+) -> None:
+    # pytest's own directories are closed to others.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        shut = Path(directory) / "opt"
+        (shut / "inner").mkdir(parents=True)
+        shut.chmod(0o750)
+        [one] = probe.closed([f"{shut}/inner/ptslink"], "")
+        assert (one["path"], one["mode"]) == (str(shut), "drwxr-x---")
+        said = judge.closed_complaint([one], "ptslink")
+        assert f"ptslink cannot enter {shut} (drwxr-x---" in said
+        assert f"chmod o+x {shut}" in said
+        shut.chmod(0o711)
+        assert probe.closed([f"{shut}/inner/ptslink"], "") == []
