@@ -71,10 +71,10 @@ def test_a_sudo_that_wants_a_terminal_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by", ["the environment", "the inventory"])
 def test_the_confirming_connection_goes_the_way_all_others_go(tmp_path: Path, by: str) -> None:
-    asked = tmp_path / "asked"
+    asked, armed = tmp_path / "asked", tmp_path / "armed"
+    armed.touch()
     here = 'for last; do :; done; PATH=${0%/*}:$PATH exec sh -c "$last"'
     ssh = stand_in(tmp_path / "ssh", f'echo "$*" >>{asked}; {here}')
-    stand_in(tmp_path / "systemctl", 'echo "$*"')
     jump = {} if by == "the environment" else {"ansible_ssh_args": "-o ProxyJump=door"}
     said = run(
         tmp_path,
@@ -82,17 +82,18 @@ def test_the_confirming_connection_goes_the_way_all_others_go(tmp_path: Path, by
             {"ansible.builtin.include_role": {"name": "host_firewall", "tasks_from": "confirm"}},
             {
                 "ansible.builtin.fail": {
-                    "msg": "{{ __host_firewall_disarmed.stdout }} was confirmed"
+                    "msg": "{{ __host_firewall_disarmed.rc }} was the end of it"
                 }
             },
         ],
         ansible_connection="ssh",
         ansible_ssh_executable=str(ssh),
         ansible_pipelining=True,
-        __host_firewall_result={"armed": "ptslink-armed.timer"},
+        __host_firewall_result={"armed": str(armed)},
         **jump,
     )
-    assert "stop ptslink-armed.timer was confirmed" in said
+    assert "0 was the end of it" in said
+    assert not armed.exists(), "the switch is disarmed"
     gate = "ProxyJump=gate" if by == "the environment" else "ProxyJump=door"
     (line,) = [line for line in asked.read_text().splitlines() if "python" in line]
     assert line.index("ControlPath=none") < line.index(gate), "ssh takes the first of two"
