@@ -22,8 +22,10 @@ description:
   - >-
     Returns C(listeners) (each listening socket on one of the ports with the processes and
     systemd units that hold it), C(free_mb) (directory to free MiB), C(epoch) (the host's
-    clock, seconds since 1970 UTC), C(ipv6) (whether the kernel speaks it) and C(pythons)
-    (path to version as in 3.11; empty where none runs).
+    clock, seconds since 1970 UTC), C(ipv6) (whether the kernel speaks it), C(pythons)
+    (path to version as in 3.11; empty where none runs) and C(machines) (path to what that
+    interpreter was built for, as in arm-linux-gnueabihf: dpkg's architecture, whatever the
+    kernel's is; empty where it does not say).
 options:
   ports: {type: list, elements: int, default: [], description: TCP ports to look for listeners on.}
   directories:
@@ -161,6 +163,16 @@ def free_mb(directory: str) -> int:
     return room.f_bavail * room.f_frsize // (1024 * 1024)
 
 
+def interpreter(path: str) -> tuple[str, str]:
+    """Version of a Python and what it was built for; empty where it does not run or say."""
+    ask = (
+        "import sys; print('%d.%d' % sys.version_info[:2], "
+        "getattr(sys.implementation, '_multiarch', ''))"
+    )
+    version, _, machine = output(path, "-c", ask).strip().partition(" ")
+    return version, machine
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -170,16 +182,15 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    interpreters = {path: interpreter(path) for path in module.params["pythons"]}
     module.exit_json(
         changed=False,
         listeners=listeners(set(module.params["ports"])),
         free_mb={directory: free_mb(directory) for directory in module.params["directories"]},
         epoch=time.time(),
         ipv6=(PROC / "net" / "if_inet6").exists(),
-        pythons={
-            path: output(path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
-            for path in module.params["pythons"]
-        },
+        pythons={path: version for path, (version, _) in interpreters.items()},
+        machines={path: machine for path, (_, machine) in interpreters.items()},
     )
 
 
