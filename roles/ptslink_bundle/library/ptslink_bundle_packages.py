@@ -62,7 +62,7 @@ options:
     type: int
     default: 0
     description: How long others who install packages are waited for, over all calls.
-  waited_seconds: {type: int, default: 0, description: How much of that is over; the action plugin's.}
+  waited_seconds: {type: int, default: 0, description: How much of that is over.}
 author: ptslink authors
 """
 

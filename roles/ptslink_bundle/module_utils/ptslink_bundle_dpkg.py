@@ -39,7 +39,7 @@ def lock_holder(path: str) -> int | None:
         Its number; 0 or less where the kernel does not say.
     """
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def wait(seconds: float, locks: Iterable[str] = LOCKS) -> None:
 def interrupted(updates: str = UPDATES) -> bool:
     """Whether dpkg ended before it had recorded what it did; apt installs nothing then."""
     try:
-        return any(name.isdigit() for name in os.listdir(updates))
+        return any(path.name.isdigit() for path in Path(updates).iterdir())
     except FileNotFoundError:
         return False
 

@@ -102,7 +102,7 @@ IN_ORDER = "installed ok nginx\nconfig-files ok ufw\ntriggers-pending ok man-db\
             "unpacked ok x",
             [],
             "x : Depends: y",
-            "x : Depends: y. Fix: apt-get --fix-broken install",
+            "x : Depends: y. Fix: apt-get --fix-broken",
         ),
     ],
 )
