@@ -231,6 +231,19 @@ def journal_complaint(journal_on: Mapping[str, str]) -> str:
     )
 
 
+def machine_complaint(machine: str, kernel: str) -> str:
+    """What is wrong with programs that are not for the machine the kernel is for, or nothing.
+
+    Args:
+        machine: what the system's Python was built for, as in "arm-linux-gnueabihf"; empty where
+            it does not say.
+        kernel: the kernel's machine, as in "aarch64".
+    """
+    if not machine or machine.partition("-")[0] == kernel:
+        return ""
+    return f"has the programs of another architecture ({machine}) under its {kernel} kernel"
+
+
 def clock_complaint(epoch: float, limit: int) -> str:
     """What is wrong with a clock that said ``epoch`` (seconds since 1970 UTC) a moment ago.
 
@@ -250,6 +263,7 @@ class FilterModule:
             "preflight_clock_complaint": clock_complaint,
             "preflight_closed_complaint": closed_complaint,
             "preflight_journal_complaint": journal_complaint,
+            "preflight_machine_complaint": machine_complaint,
             "preflight_known_variables": known_variables,
             "preflight_limited_complaint": limited_complaint,
             "preflight_project_version": project_version,

@@ -26,8 +26,9 @@ description:
     Returns C(listeners) (each listening socket on one of the ports with the processes and
     systemd units that hold it), C(free_mb) (directory to free MiB), C(epoch) (the host's
     clock, seconds since 1970 UTC), C(ipv6) (whether the kernel speaks it), C(pythons)
-    (path to version as in 3.11; empty where none runs) and C(installed) (whether C(release) is
-    there).
+    (path to version as in 3.11; empty where none runs), C(machines) (path to what that
+    interpreter was built for, as in arm-linux-gnueabihf: dpkg's architecture, whatever the
+    kernel's is; empty where it does not say) and C(installed) (whether C(release) is there).
 options:
   ports: {type: list, elements: int, default: [], description: TCP ports to look for listeners on.}
   directories:
@@ -266,6 +267,16 @@ def journal_on(journal: str | None) -> dict[str, str]:
     return {**found, "container": read(Path("/run/systemd/container")).strip()}
 
 
+def interpreter(path: str) -> tuple[str, str]:
+    """Version of a Python and what it was built for; empty where it does not run or say."""
+    ask = (
+        "import sys; print('%d.%d' % sys.version_info[:2], "
+        "getattr(sys.implementation, '_multiarch', ''))"
+    )
+    version, _, machine = output(path, "-c", ask).strip().partition(" ")
+    return version, machine
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -280,6 +291,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    interpreters = {path: interpreter(path) for path in module.params["pythons"]}
     module.exit_json(
         changed=False,
         listeners=listeners(set(module.params["ports"])),
@@ -287,10 +299,6 @@ def main() -> None:
         epoch=time.time(),
         installed=Path(module.params["release"]).exists(),
         ipv6=(PROC / "net" / "if_inet6").exists(),
-        pythons={
-            path: output(path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
-            for path in module.params["pythons"]
-        },
         closed=closed(module.params["ways"], module.params["user"]),
         links={
             path: str(Path(path).resolve())
@@ -298,6 +306,8 @@ def main() -> None:
             if Path(path).is_symlink()
         },
         journal_on=journal_on(module.params["journal"]),
+        pythons={path: version for path, (version, _) in interpreters.items()},
+        machines={path: machine for path, (_, machine) in interpreters.items()},
     )
 
 

@@ -169,10 +169,46 @@ def test_the_oldest_python_is_the_projects(judge: Any) -> None:
     assert project["requires-python"] == ">=" + ".".join(map(str, judge.PYTHON_LEAST))
 
 
-def test_python_is_asked_what_it_is(probe: Any, tmp_path: Path) -> None:
-    said = "import sys; print('%d.%d' % sys.version_info[:2])"
-    assert probe.output(sys.executable, "-c", said).strip() == "{}.{}".format(*sys.version_info[:2])
-    assert probe.output(str(tmp_path / "python3"), "-c", said) == ""
+@pytest.mark.parametrize(
+    ("says", "seen"),
+    [
+        ("3.11 x86_64-linux-gnu", ("3.11", "x86_64-linux-gnu")),
+        ("3.11 ", ("3.11", "")),
+        ("3.11 arm-linux-gnueabihf", ("3.11", "arm-linux-gnueabihf")),
+    ],
+)
+def test_python_is_asked_what_it_is(
+    probe: Any, tmp_path: Path, says: str, seen: tuple[str, str]
+) -> None:
+    python = tmp_path / "python3"
+    python.write_text(f"#!/bin/sh\necho '{says}'\n")
+    python.chmod(0o755)
+    assert probe.interpreter(str(python)) == seen
+
+
+def test_a_python_that_does_not_run_is_nothing(probe: Any, tmp_path: Path) -> None:
+    assert probe.interpreter(str(tmp_path / "python3")) == ("", "")
+
+
+def test_this_python_says_its_version(probe: Any) -> None:
+    assert probe.interpreter(sys.executable)[0] == "{}.{}".format(*sys.version_info[:2])
+
+
+@pytest.mark.parametrize(
+    ("machine", "kernel", "complaint"),
+    [
+        ("x86_64-linux-gnu", "x86_64", ""),
+        ("aarch64-linux-gnu", "aarch64", ""),
+        ("", "x86_64", ""),
+        ("arm-linux-gnueabihf", "aarch64", "arm-linux-gnueabihf) under its aarch64 kernel"),
+        ("i386-linux-gnu", "x86_64", "i386-linux-gnu) under its x86_64 kernel"),
+    ],
+)
+def test_programs_are_to_be_the_kernels(
+    judge: Any, machine: str, kernel: str, complaint: str
+) -> None:
+    seen = judge.machine_complaint(machine, kernel)
+    assert (complaint in seen) if complaint else seen == ""
 
 
 TABLE = """\

@@ -88,20 +88,104 @@ def test_what_is_not_as_listed_is_not_installed(
         packages.unpack(packed(tmp_path, {name: DEB}), tmp_path, INDEX)
 
 
-def test_mirrors_are_those_reached_over_a_network_each_once(
+def release(uri: str) -> str:
+    """What apt-get --print-uris update says of a source."""
+    return f"'{uri}/InRelease' as_a_file_InRelease 0 \n'{uri}/main/Packages.xz' as_a_file 0 \n"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://mirror.example/debian/dists/bookworm",
+        "https://mirror.example/debian/dists/bookworm",
+        "mirror+file:/etc/apt/mirrors/debian.list/dists/bookworm",
+        "mirror://mirror.example/list/dists/bookworm",
+        "tor+https://mirror.example/debian/dists/bookworm",
+        "file:/srv/mirror/dists/bookworm",
+    ],
+)
+def test_every_kind_of_source_is_a_mirror_each_once(packages: ModuleType, uri: str) -> None:
+    assert packages.mirrors(release(uri) * 2) == [f"{uri}/InRelease"]
+
+
+def test_an_installation_medium_alone_is_no_mirror(
+    packages: ModuleType, apt: Callable[..., None], tmp_path: Path
+) -> None:
+    apt(release("cdrom://[Debian GNU/Linux 12]/dists/bookworm"))
+    with pytest.raises(packages.Unobtainable, match="no package mirror but an installation medium"):
+        packages.ask_mirrors(["nginx"], tmp_path)
+
+
+def test_a_source_that_apt_has_no_program_for_is_told_in_its_words(
+    packages: ModuleType, apt: Callable[..., None], tmp_path: Path
+) -> None:
+    said = "E: The method driver /usr/lib/apt/methods/tor+https could not be found."
+    apt("", error=said, status=100)
+    with pytest.raises(packages.Unobtainable, match="methods/tor"):
+        packages.ask_mirrors(["nginx"], tmp_path)
+
+
+def test_a_source_on_the_hosts_own_disk_need_not_be_signed(
+    packages: ModuleType, tmp_path: Path
+) -> None:
+    assert packages.unreachable(f"file:{tmp_path}/./InRelease", tmp_path) == ""
+
+
+def test_what_would_be_removed_is_refused_by_name(
     packages: ModuleType, apt: Callable[..., None]
 ) -> None:
-    apt(
-        "'http://mirror.example/debian/dists/bookworm/InRelease' x_InRelease 0 \n"
-        "'http://mirror.example/debian/dists/bookworm/InRelease' x_InRelease 0 \n"
-        "'http://mirror.example/debian/dists/bookworm/main/binary-amd64/Packages.xz' x 0 \n"
-        "'https://other.example/dists/stable/InRelease' y_InRelease 0 \n"
-        "'file:/srv/mirror/dists/bookworm/InRelease' z_InRelease 0 \n"
-    )
-    assert packages.mirrors() == [
-        "http://mirror.example/debian/dists/bookworm/InRelease",
-        "https://other.example/dists/stable/InRelease",
+    apt("Remv iptables-persistent [1.0.20]\nRemv netfilter-persistent [1.0.20]\nInst ufw (0.36)\n")
+    with pytest.raises(packages.Unobtainable) as refused:
+        packages.removing_nothing(["ufw"])
+    said = str(refused.value)
+    assert "would remove iptables-persistent, netfilter-persistent" in said
+    assert "host_firewall_backend: firewalld" in said
+    assert "apt-get remove iptables-persistent netfilter-persistent" in said
+
+
+def test_without_package_lists_it_is_the_mirrors_turn(
+    packages: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def apt(command: list[str]) -> subprocess.CompletedProcess[str]:
+        failed = "check" not in command
+        said = "E: Unable to locate package ufw" if failed else ""
+        return subprocess.CompletedProcess(command, 100 if failed else 0, "", said)
+
+    monkeypatch.setattr(packages, "apt", apt)
+    assert packages.removing_nothing(["ufw"]).returncode == 100
+
+
+def test_nothing_is_installed_without_no_remove(
+    packages: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def apt(command: list[str]) -> subprocess.CompletedProcess[str]:
+        asked.append(list(command))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(packages, "apt", apt)
+    packages.install(["nginx"])
+    changing = [
+        command for command in asked if "install" in command and "--simulate" not in command
     ]
+    assert changing
+    assert all("--no-remove" in command for command in changing)
+    assert ["apt-get", "--quiet", "update"] in asked[: asked.index(changing[0])]
+
+
+def test_lists_that_could_not_be_fetched_are_named_with_what_failed_for_want_of_them(
+    packages: ModuleType, apt: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = (
+        "W: Failed to fetch http://m.example/InRelease  no route\nE: Unable to locate package ufw"
+    )
+    apt("", error=said, status=100)
+    monkeypatch.setattr(packages, "check", lambda: "")
+    with pytest.raises(packages.Unobtainable) as refused:
+        packages.install(["ufw"])
+    assert "Unable to locate package ufw" in str(refused.value)
+    assert "could not be fetched: W: Failed to fetch http://m.example" in str(refused.value)
 
 
 def test_without_a_mirror_that_answers_the_fix_is_named(
