@@ -177,9 +177,7 @@ def test_nothing_is_installed_without_no_remove(
 def test_lists_that_could_not_be_fetched_are_named_with_what_failed_for_want_of_them(
     packages: ModuleType, apt: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = (
-        "W: Failed to fetch http://m.example/InRelease  no route\nE: Unable to locate package ufw"
-    )
+    said = "W: Failed to fetch http://m.example/InRelease no route\nE: Unable to locate package ufw"
     apt("", error=said, status=100)
     monkeypatch.setattr(packages, "check", lambda: "")
     with pytest.raises(packages.Unobtainable) as refused:
