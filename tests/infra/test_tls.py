@@ -99,6 +99,9 @@ def test_a_controller_that_comes_back_resumes_its_session(
             ) as secured:
                 assert secured.session_reused is reused
                 session = secured.session
+                # A worker keeps a session once its handshake is over, which an answer shows.
+                secured.sendall(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+                assert secured.recv(1)
 
 
 def test_plain_http_on_a_tls_port_is_told_so(site: Any, tls_ports: Iterator[int]) -> None:

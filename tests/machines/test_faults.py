@@ -62,17 +62,10 @@ def test_it_is_silent_where_nothing_is_broken(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_it_names_the_cause(bench: Bench, row: str) -> None:
-    result = run_one(bench, FAULTS[row], twin=False)
+def test_it_names_the_cause_and_is_silent_once_that_is_undone(bench: Bench, row: str) -> None:
+    result = run_one(bench, FAULTS[row])
     assert result["named"] == FAULTS[row].id, result
-    assert "undo_error" not in result
-
-
-def test_it_is_silent_once_all_of_them_are_undone(bench: Bench) -> None:
-    """After each of them it is asked by the whole matrix; here a row that stayed would show."""
-    verdict, _, _ = verdict_of(bench, HEALTHY)
-    assert [(one.id, one.match.evidence) for one in verdict.findings] == []
-    assert verdict.examined
+    assert result["healthy_after"], result["left_behind"]
 
 
 #: The keys of a verdict and of a finding, as programs are promised them.

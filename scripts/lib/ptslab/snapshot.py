@@ -71,8 +71,7 @@ def take(lab: Lab, machine: Machine, target: Path) -> Machine:
     """Move the layer of `machine`, which is off, to `target`; return the machine as it is then.
 
     Made beside its final place and renamed, so that nobody ever sees half of it. A snapshot that
-    is there already is left as it is, and so is the machine. Snapshots of the same name and suite
-    that no machine stands on are removed.
+    is there already is left as it is, and so is the machine.
     """
     with host.locked(HOME / "snapshots.lock"):
         if target.is_dir():

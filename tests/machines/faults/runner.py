@@ -53,21 +53,15 @@ def verdict_of(bench: Bench, fault: Fault) -> tuple[Verdict, float, list[dict[st
     return judge(Case(bench.target(fault), evidence), CAUSES, seconds), seconds, found
 
 
-def run_one(
-    bench: Bench, fault: Fault, keep: Path | None = None, *, twin: bool = True
-) -> dict[str, Any]:
-    """One row: its result, ready to be written. *keep*: where its evidence is to go.
-
-    *twin*: whether the doctor is asked once more after the fault is undone.
-    """
+def run_one(bench: Bench, fault: Fault, keep: Path | None = None) -> dict[str, Any]:
+    """One row: its result, ready to be written. *keep*: where its evidence is to go."""
     layer = next((cause.layer.value for cause in CAUSES if cause.id == fault.id), None)
     result: dict[str, Any] = {"id": fault.id, "variant": fault.variant, "layer": layer,
                               "twin": fault.healthy, "day": today()}  # fmt: skip
     bench.wash()
     try:
         result |= _fault(bench, fault, layer, keep)
-        if twin:
-            result |= _twin(bench, fault, keep)
+        result |= _twin(bench, fault, keep)
     finally:
         bench.end_background()
         if trouble := _end(bench, fault.clear):
