@@ -49,9 +49,9 @@ def slow_lines(name: str, timed: runs.Timed, count: int) -> list[str]:
 def main(quick: bool, rounds: int | None, profiled: bool, write: bool | None) -> None:
     """Measure provisioning: one machine, the same again, eight at once.
 
-    Machines are raised fresh by scripts/lab for each figure. Both site.yml and the bare script find
+    Machines are raised fresh by scripts/lab for each figure. site.yml and both comparators find
     Debian's packages in the machine's archive directory and the server's wheels on this computer,
-    so that neither waits for a mirror.
+    so that none waits for a mirror.
 
     Exit status: 0 measured and every goal that was judged is met, 1 a goal is missed or a run
     failed, 2 could not start.
@@ -102,15 +102,22 @@ def one_round(number: int, fleet: int, wanted: runs.Outcome, started: float) -> 
 
     with runs.machines(1) as lab:
         note(goals.BARE, runs.bare(lab, "m1", wanted))
+    with runs.machines(1) as lab:
+        note(goals.STOCK, runs.stock(lab, "m1", wanted))
+        note(goals.STOCK_AGAIN, unchanged(runs.stock(lab, "m1", wanted)))
     with runs.machines(1):
         note(goals.SITE, runs.site())
-        again = runs.site()
-        if again.changed():
-            raise runs.RunFailed(f"the second run changed something:\n{again.output[-3000:]}")
-        note(goals.AGAIN, again)
+        note(goals.AGAIN, unchanged(runs.site()))
     with runs.machines(fleet):
         note(goals.FLEET if fleet == FLEET else f"site.yml, {fleet} machines, s", runs.site())
     return figures
+
+
+def unchanged(again: runs.Timed) -> runs.Timed:
+    """A second run; RunFailed if it changed anything."""
+    if again.changed():
+        raise runs.RunFailed(f"the second run changed something:\n{again.output[-3000:]}")
+    return again
 
 
 def replaced(document: str, taken: Sequence[Round], verdicts: Sequence[Verdict]) -> str:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 LAB = ROOT / "scripts" / "lab"
 BIN = Path(sys.executable).parent
+STOCK = ROOT / "benchmarks" / "provision" / "stock.yml"
 NAME = "bench-provision"
 PATH = "ptsWebSocket"
 #: Default of link_check_idle_seconds, in seconds.
@@ -101,14 +103,18 @@ def ssh(lab: Mapping[str, Any], machine: str, command: str, stdin: bytes = b"") 
     return run(["ssh", "-F", lab["ssh_config"], machine, command], stdin=stdin)
 
 
+def playbook(name: Path, *options: str, more: Mapping[str, str] | None = None) -> Timed:
+    """A run of a playbook on every machine of the lab."""
+    started = time.monotonic()
+    inventory = ROOT / "inventory" / "lab"
+    output = run([BIN / "ansible-playbook", "-i", inventory, name, *options], more=more)
+    return Timed(time.monotonic() - started, output.decode(errors="replace"))
+
+
 def site(*, profile: bool = False) -> Timed:
     """The very run a user does, on every machine of the lab."""
     more = {"ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks"} if profile else {}
-    started = time.monotonic()
-    output = run(
-        [BIN / "ansible-playbook", "-i", ROOT / "inventory" / "lab", ROOT / "site.yml"], more=more
-    )
-    return Timed(time.monotonic() - started, output.decode(errors="replace"))
+    return playbook(ROOT / "site.yml", more=more)
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,20 @@ def bare(lab: Mapping[str, Any], machine: str, wanted: Outcome) -> Timed:
     )
     prove(lab["addresses"][machine])
     return Timed(time.monotonic() - started, output.decode(errors="replace"))
+
+
+def stock(lab: Mapping[str, Any], machine: str, wanted: Outcome) -> Timed:
+    """The second comparator: an ordinary playbook of stock modules, and the same proof."""
+    with tempfile.TemporaryDirectory(prefix="ptslink-stock-") as place:
+        with tarfile.open(fileobj=io.BytesIO(wanted.files)) as tar:
+            tar.extractall(place, filter="data")
+        Path(place, "wheelhouse.tar").write_bytes(wanted.wheelhouse)
+        ran = playbook(
+            STOCK, f"--extra-vars=stock_directory={place} stock_release={wanted.release}"
+        )
+    started = time.monotonic()
+    prove(lab["addresses"][machine])
+    return Timed(ran.seconds + time.monotonic() - started, ran.output)
 
 
 def prove(address: str) -> None:
