@@ -43,6 +43,15 @@ WASH = Step(
 )
 
 
+#: Waits until the kernel has said its last word for every connection that its owner left: at most
+#: 30 seconds. What a ghost never acknowledged is sent again for some seconds more.
+NOBODY_LEAVING = Step(
+    "server",
+    "for n in $(seq 60); do ss -Htn state fin-wait-1 | grep -q . || exit 0; sleep 0.5; done",
+    may_fail=True,
+)
+
+
 #: Waits until somebody watches packets of every kind (0003) in the machine: at most 15 seconds.
 #: systemd-networkd has a socket of its own, for LLDP.
 WATCHING = (

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from machines.faults.bench import Bench, BenchError
+from machines.faults.bench import NOBODY_LEAVING, Bench, BenchError
 from machines.faults.fault import Fault, NotInjected, Step
 from machines.faults.setups import SETUPS
 from ptslink.doctor.causes import CAUSES
@@ -98,7 +98,7 @@ def _fault(bench: Bench, fault: Fault, layer: str | None, keep: Path | None) -> 
             bench.end_background(standing)
             # What the service writes of links that end now is not to come after the wash.
             time.sleep(1)
-        if trouble := _end(bench, fault.undo):
+        if trouble := _end(bench, (*fault.undo, NOBODY_LEAVING)):
             result["undo_error"] = trouble
     return result
 
