@@ -71,7 +71,8 @@ class Bench:
         self.lab, self.machine = lab, machine
         (told,) = json.loads(self._lab("status", "--lab", lab, "--json").stdout)
         own = told["machines"][machine]
-        self.scratch = Path(tempfile.mkdtemp(prefix="ptslink-faults-"))
+        # Removed with this object.
+        self._scratch = tempfile.TemporaryDirectory(prefix="ptslink-faults-")
         self.names = {
             "server": own["address"],
             "wan": told["router"]["wan_address"],
@@ -82,7 +83,7 @@ class Bench:
             "cable": own["namespace"],
             "router_ns": told["router"]["namespace"],
             "controller_ns": told["controller"]["namespace"],
-            "work": str(self.scratch),
+            "work": self._scratch.name,
             "python": sys.executable,
             "root": str(ROOT),
             "simulate": f"env PYTHONPATH={ROOT / 'src'} {sys.executable} -m ptslink.cli simulate",
