@@ -79,6 +79,8 @@ INSTALL = (
     "--option=Dpkg::Options::=--force-confdef",
     "--option=Dpkg::Options::=--force-confold",
 )
+#: Who only looks leaves the files as they are in which apt keeps what it has read.
+UNKEPT = ("--option=Dir::Cache::pkgcache=", "--option=Dir::Cache::srcpkgcache=")
 _FETCH = re.compile(r"^'(?:file|copy):(?P<path>[^']+)' ", re.MULTILINE)
 _RELEASE = re.compile(r"^'([^']+/InRelease)' ", re.MULTILINE)
 _VALUE = re.compile(r"^(?P<name>Package|Filename|SHA256): (?P<value>.+)$", re.MULTILINE)
@@ -116,7 +118,7 @@ def last_words(done: subprocess.CompletedProcess[str]) -> str:
 
 def check() -> str:
     """What apt complains of in the packages that are there."""
-    done = apt(["apt-get", "check"])
+    done = apt(["apt-get", *UNKEPT, "check"])
     return last_words(done) if done.returncode != 0 else ""
 
 
@@ -172,12 +174,10 @@ class Source:
             "Dir::Etc::sourceparts": os.devnull,
             "Dir::State::lists": directory / "lists",
             "Dir::Cache::archives": directory,
-            "Dir::Cache::pkgcache": "",
-            "Dir::Cache::srcpkgcache": "",
             "Acquire::Languages": "none",
             "APT::Sandbox::User": "root",
         }
-        self._options = [f"--option={name}={value}" for name, value in options.items()]
+        self._options = [*UNKEPT, *(f"--option={name}={value}" for name, value in options.items())]
         for path in (self.repository, directory / "lists" / "partial", directory / "partial"):
             path.mkdir(parents=True)
         (self.repository / "Packages").write_text(index, encoding="utf-8")
@@ -281,13 +281,12 @@ def simulated(wanted: Sequence[str], directory: Path) -> None:
     A host without package lists knows nothing of that, and a dry run leaves its lists as they are:
     they are fetched into a place of their own.
     """
-    if removing_nothing(wanted).returncode == 0:
+    if removing_nothing(wanted, *UNKEPT).returncode == 0:
         return
     (directory / "lists" / "partial").mkdir(parents=True)
     options = [
+        *UNKEPT,
         f"--option=Dir::State::lists={directory / 'lists'}",
-        "--option=Dir::Cache::pkgcache=",
-        "--option=Dir::Cache::srcpkgcache=",
         "--option=Acquire::Languages=none",
         "--option=APT::Sandbox::User=root",
     ]
@@ -320,7 +319,7 @@ def bring(module: AnsibleModule, wanted: Sequence[str], result: dict[str, Any]) 
     with tempfile.TemporaryDirectory(prefix="ptslink-bundle-", dir="/var/tmp") as temporary:
         directory = Path(temporary)
         if index is None and not installing:
-            removing_nothing(wanted)
+            removing_nothing(wanted, *UNKEPT)
             result["mirrors"] = ask_mirrors(wanted, directory)
             return
         if index is None:
