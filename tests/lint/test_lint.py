@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.lint import linters
 from tests.lint.linters import LINTERS, Linting, shell_scripts
 
@@ -51,3 +54,26 @@ def test_what_is_not_accepted_is_not_remembered(
         linting = Linting(name, [*command])
         assert (linting.objection() is not None) is objects
         linting.stop()
+
+
+def templates(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Every text of a YAML file that Ansible renders."""
+    if isinstance(node, yaml.ScalarNode) and "{{" in node.value:
+        yield node
+    elif isinstance(node, yaml.CollectionNode):
+        for child in node.value:
+            for part in child if isinstance(child, tuple) else (child,):
+                yield from templates(part)
+
+
+def test_a_backslash_in_a_template_is_not_escaped() -> None:
+    """Ansible escapes each once more: what Jinja would read as one is two."""
+    named = [path for place in ("roles", "playbooks", "molecule") for path in
+             (linters.ROOT / place).rglob("*.yml")]  # fmt: skip
+    twice = [
+        f"{path.relative_to(linters.ROOT)}:{node.start_mark.line + 1}"
+        for path in named
+        for node in templates(yaml.compose(path.read_bytes(), yaml.CSafeLoader))
+        if re.search(r"\\\\\w", node.value)
+    ]
+    assert twice == []
