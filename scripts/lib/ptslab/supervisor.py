@@ -71,7 +71,7 @@ class Supervisor:
 
         with self.lab.console(self.machine).open("ab") as console:
             process = subprocess.Popen(
-                nspawn_command(self.lab, self.machine),
+                nspawn_command(self.lab, self.machine, self.boots),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -103,14 +103,15 @@ class Supervisor:
         )
 
 
-def nspawn_command(lab: Lab, kept: Machine) -> tuple[str, ...]:
-    """The call that boots a machine."""
+def nspawn_command(lab: Lab, kept: Machine, boot: int) -> tuple[str, ...]:
+    """The call that boots a machine, for the time given."""
     layout = lab.layout
     name = layout.machine_namespace(kept.index)
     scope: tuple[str, ...] = ()
     if host.systemd_runs_this_computer():
-        # systemd hands out the control group; the machine manages what is below it.
-        scope = ("systemd-run", "--scope", "--quiet", "--collect", f"--unit={name}",
+        # systemd hands out the control group; the machine manages what is below it. That of the
+        # boot before may still be there for a moment.
+        scope = ("systemd-run", "--scope", "--quiet", "--collect", f"--unit={name}-{boot}",
                  "--property=Delegate=yes")  # fmt: skip
     return (
         *scope,
