@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.playbooks import Ended
+from support.playbooks import Ended, ansible_playbook
 
 ROOT = Path(__file__).parents[2]
 #: What a role does here: say that it was there, and fail or find nobody where a host is to.
@@ -115,20 +113,9 @@ def play(tmp_path: Path) -> Callable[..., Ended]:
                 }
             )
         )
-        ansible_playbook = Path(sys.executable).with_name("ansible-playbook")
-        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
-        environment.pop("ANSIBLE_CONFIG", None)
-        if configuration:
-            environment["ANSIBLE_CONFIG"] = str(configuration)
-        ended = subprocess.run(
-            [ansible_playbook, f"--inventory={tmp_path}/hosts.yml", name, *arguments],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        inventory = f"--inventory={tmp_path}/hosts.yml"
+        ended = ansible_playbook(inventory, name, *arguments, cwd=cwd, configuration=configuration)
         done = re.findall(r"\((\w) has (\w+)\)", ended.stdout)
-        return Ended(ended.returncode, " ".join((ended.stdout + ended.stderr).split()), done)
+        return Ended(ended.returncode, " ".join(ended.stdout.split()), done)
 
     return run

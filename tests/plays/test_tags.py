@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.playbooks import Ended
+from support.playbooks import Ended, let_it_reload
 
 LIMITED = ["ptslink_bundle", "pts_server", "tls_certificate", "nginx_proxy", "host_firewall"]
 #: What does more than check.
@@ -63,14 +63,7 @@ def test_a_proof_alone_puts_nothing_back(play: Callable[..., Ended]) -> None:
 def test_what_a_role_changed_is_in_force_before_the_proof(
     play: Callable[..., Ended], tmp_path: Path, arguments: list[str]
 ) -> None:
-    role = tmp_path / "roles" / "tls_certificate"
-    with (role / "tasks" / "main.yml").open("a") as tasks:
-        tasks.write("- ansible.builtin.debug:\n  changed_when: true\n  notify: Reload\n")
-    (role / "handlers").mkdir()
-    (role / "handlers" / "main.yml").write_text(
-        "- name: Reload\n"
-        '  ansible.builtin.debug: {msg: "({{ inventory_hostname }} has reloaded)"}\n'
-    )
+    let_it_reload(tmp_path / "roles" / "tls_certificate")
     ended = play("site.yml", *arguments)
     assert ended.status == 0, ended.said
     for host in "abcd":

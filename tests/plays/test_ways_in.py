@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from support.playbooks import Ended
+from support.playbooks import Ended, ansible_playbook, let_it_reload
 
 ROOT = Path(__file__).parents[2]
-ANSIBLE_PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 PLAYBOOKS = [ROOT / "site.yml", *sorted((ROOT / "playbooks").glob("*.yml"))]
 SPEC = importlib.util.spec_from_file_location(
     "servers", ROOT / "playbooks" / "filter_plugins" / "forecourt_servers.py"
@@ -43,14 +39,7 @@ def another_directory(checkout: Path) -> Path:
 def test_a_run_needs_no_ansible_cfg(
     play: Callable[..., Ended], tmp_path: Path, started_from: Callable[[Path], Path]
 ) -> None:
-    server = tmp_path / "roles" / "pts_server"
-    with (server / "tasks" / "main.yml").open("a") as tasks:
-        tasks.write("- ansible.builtin.debug:\n  changed_when: true\n  notify: Reload\n")
-    (server / "handlers").mkdir()
-    (server / "handlers" / "main.yml").write_text(
-        "- name: Reload\n"
-        '  ansible.builtin.debug: {msg: "({{ inventory_hostname }} has reloaded)"}\n'
-    )
+    let_it_reload(tmp_path / "roles" / "pts_server")
     ended = play(
         tmp_path / "site.yml",
         cwd=started_from(tmp_path),
@@ -93,26 +82,12 @@ SITES: dict[str, tuple[dict[str, Any], set[str]]] = {
 }
 
 
-def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
-    environment.pop("ANSIBLE_CONFIG", None)
-    return subprocess.run(
-        [ANSIBLE_PLAYBOOK, *arguments],
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("name", SITES)
 def test_no_playbook_is_for_a_host_that_only_looks_from_a_site(tmp_path: Path, name: str) -> None:
     groups, servers = SITES[name]
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump(groups))
-    done = run("--list-hosts", f"--inventory={tmp_path}/hosts.yml", *PLAYBOOKS)
+    inventory = f"--inventory={tmp_path}/hosts.yml"
+    done = ansible_playbook("--list-hosts", inventory, *PLAYBOOKS, cwd=ROOT)
     assert done.returncode == 0, done.stdout
     listed = re.findall(r"^      (\S+)$", done.stdout, flags=re.MULTILINE)
     assert set(listed) == servers
@@ -166,10 +141,10 @@ def test_the_inventory_of_the_checkout_is_read_where_there_is_one(tmp_path: Path
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "playbooks", tmp_path / "playbooks", symlinks=True)
     (tmp_path / "roles").symlink_to(ROOT / "roles")
-    refused = run("site.yml", cwd=tmp_path)
+    refused = ansible_playbook("site.yml", cwd=tmp_path)
     assert refused.returncode == 1
     assert f"Fix: cp -r {tmp_path}/inventory/example/. {tmp_path}/inventory" in refused.stdout
     assert "PLAY" not in refused.stdout
     shutil.copytree(ROOT / "inventory" / "example", tmp_path / "inventory")
-    listed = run("--list-hosts", "site.yml", cwd=tmp_path)
+    listed = ansible_playbook("--list-hosts", "site.yml", cwd=tmp_path)
     assert listed.stdout.count("      station-12\n") == listed.stdout.count("play #") > 0

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.host_firewall_guard import said, this_connection, ufw_limited
+from ansible.module_utils.host_firewall_guard import (
+    ARGUMENTS,
+    said,
+    this_connection,
+    ufw_limited,
+)
 
 from ptslink.doctor.collect import firewall
 from ptslink.doctor.collect.firewall import Chain, Outcome, Packet, Place, Rule, Table
@@ -50,14 +55,15 @@ options:
 author: ptslink authors
 """
 
-#: What is written back to at a boot, by dialect -> how the rules now in force get there.
-BOOT_FILES = {
-    "iptables": {
-        "/etc/iptables/rules.v4": "netfilter-persistent save",
-        "/etc/iptables/rules.v6": "netfilter-persistent save",
+#: What nftables.service reads.
+NFT_FILES = ("/etc/nftables.conf", "/etc/sysconfig/nftables.conf")
+#: What rules of iptables come from at a boot, by family -> how those now in force get there.
+IPTABLES_FILES = {
+    family: {
+        f"/etc/iptables/rules.{version}": "netfilter-persistent save",
         "/etc/sysconfig/iptables": "service iptables save",
-    },
-    "nft": {"/etc/nftables.conf": "edit it", "/etc/sysconfig/nftables.conf": "edit it"},
+    }
+    for family, version in (("ip", "v4"), ("ip6", "v6"))
 }
 UFW_DEFAULTS = "/etc/default/ufw"
 
@@ -275,20 +281,29 @@ def findings(
                 yield wanted["port"], family, outcome
 
 
-def _nft(*words: object) -> str:
-    return f"nft {' '.join(map(str, words))}"
-
-
 def _ports(ports: Sequence[int]) -> str:
     return ", ".join(map(str, ports))
+
+
+def iptables(table: Table) -> str:
+    """The command for a table."""
+    command = "iptables" if table.family == "ip" else "ip6tables"
+    return command if table.name == "filter" else f"{command} -t {table.name}"
+
+
+def removal(place: Place) -> str:
+    """The command that removes a rule."""
+    table, chain, rule = place.table, place.chain, place.rule
+    if table.dialect == "iptables":
+        return f"{iptables(table)} -D {chain.name} {rule.text if rule else ''}"
+    handle = rule.handle if rule else "?"
+    return f"nft delete rule {table.family} {table.name} {chain.name} handle {handle}"
 
 
 def mending(place: Place, ports: Sequence[int], backend: str) -> str:
     """The command that takes a rule out of the way."""
     table, chain, rule = place.table, place.chain, place.rule
     if table.dialect == "iptables":
-        command = "iptables" if table.family == "ip" else "ip6tables"
-        command += "" if table.name == "filter" else f" -t {table.name}"
         if chain.name.startswith("ufw"):
             if "-user-" not in chain.name:
                 return "take it out of /etc/ufw/before.rules or before6.rules, and then ufw reload"
@@ -303,26 +318,28 @@ def mending(place: Place, ports: Sequence[int], backend: str) -> str:
                 )
             return "ufw status numbered, and then ufw delete NUMBER"
         if rule is None:
-            return f"{command} -P {chain.name} ACCEPT"
-        return f"{command} -D {chain.name} {rule.text} ({backend} denies what is not let in)"
+            return f"{iptables(table)} -P {chain.name} ACCEPT"
+        return f"{removal(place)} ({backend} denies what is not let in)"
     if table.name == "firewalld":
         return "firewall-cmd --list-all-zones and --list-all-policies show whose it is: take it out"
-    name = f"{table.family} {table.name} {chain.name}"
     if chain.hook is not None:
-        return f"{_nft('insert rule', name, 'tcp dport {', _ports(ports), '} accept')}"
-    return _nft("delete rule", name, "handle", rule.handle if rule else "?")
+        return (
+            f"nft insert rule {table.family} {table.name} {chain.name} "
+            f"tcp dport {{ {_ports(ports)} }} accept"
+        )
+    return removal(place)
 
 
 def at_boot(place: Place, host: Host) -> str:
     """Where the rules would come from again after a boot, or nothing."""
     if place.chain.name.startswith("ufw") or place.table.name == "firewalld":
         return ""
-    files = [
-        f"{path} ({how})"
-        for path, how in BOOT_FILES[place.table.dialect].items()
-        if host.read(path).strip() and not (path[-1] in "46" and (path[-1] == "6") != (
-            place.table.family == "ip6"))
-    ]  # fmt: skip
+    sources = (
+        IPTABLES_FILES[place.table.family]
+        if place.table.dialect == "iptables"
+        else dict.fromkeys(NFT_FILES, "edit it")
+    )
+    files = [f"{path} ({how})" for path, how in sources.items() if host.read(path).strip()]
     return f"; the same in {' and '.join(files)}, for the next boot" if files else ""
 
 
@@ -351,12 +368,8 @@ def told(
         where = f"(table {place.table.family} {place.table.name}, chain {place.chain.name}: "
         where += f"`{place.rule.text if place.rule else f'policy {place.chain.policy}'}`)"
         if away:
-            name = "iptables" if place.table.family == "ip" else "ip6tables"
-            out = (
-                f"{name} -t {place.table.name} -D {place.chain.name} {place.rule.text}"
-                if place.table.dialect == "iptables" and place.rule
-                else mending(replace(place, chain=replace(place.chain, hook=None)), ports, backend)
-            )
+            firewalld = place.table.name == "firewalld"
+            out = mending(place, ports, backend) if firewalld else removal(place)
             yield (
                 f"{said_of} sends port {_ports(ports)} ({families}) to {away} {where}, so that "
                 "controllers would not reach the server. Fix: end what publishes that port (a "
@@ -378,7 +391,7 @@ def flushing(host: Host, ports: Sequence[int], backend: str) -> str:
     """A complaint where nftables.service takes everybody's rules away each time it starts."""
     if not host.enabled("nftables.service"):
         return ""
-    for path in BOOT_FILES["nft"]:
+    for path in NFT_FILES:
         if re.search(r"^\s*flush\s+ruleset\b", host.read(path), re.MULTILINE):
             return (
                 f"nftables.service is enabled, and {path} has `flush ruleset`: each start of it "
@@ -469,11 +482,7 @@ def main() -> None:
                     },
                 },
             },
-            "ipv6": {
-                "type": "str",
-                "choices": ["keep", "needed", "no", "yes"],
-                "default": "needed",
-            },
+            "ipv6": ARGUMENTS["ipv6"],
         },
         supports_check_mode=True,
     )

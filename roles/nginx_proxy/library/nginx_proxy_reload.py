@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -72,6 +72,13 @@ def complaints(before: Mapping[Path, int]) -> list[str]:
     return list(dict.fromkeys(plain))
 
 
+def gave_up(why: Sequence[str]) -> bool:
+    """Whether nginx tries no more: a port it tries five times, half a second apart."""
+    if any("still could not bind" in line for line in why):
+        return True
+    return bool(why) and not any("bind()" in line for line in why)
+
+
 def main_process(unit: str) -> int:
     """The unit's main process; 0 where it does not run."""
     shown = subprocess.run(
@@ -103,19 +110,13 @@ def main() -> None:
     if status:
         module.fail_json(msg=f"`systemctl reload {unit}` said: {(erred or said).strip()}")
     until = time.monotonic() + module.params["seconds"]
-    while not workers(process) - before:
-        why = complaints(sizes)
-        # It tries a port five times, half a second apart, before it gives up.
-        if any("still could not bind" in line for line in why) or (
-            why and not any("bind()" in line for line in why)
-        ):
-            break
-        if time.monotonic() > until:
-            break
+    why: list[str] = []
+    while not workers(process) - before and not gave_up(why) and time.monotonic() <= until:
         time.sleep(0.05)
-    else:
+        why = complaints(sizes)
+    if workers(process) - before:
         module.exit_json(changed=True)
-    why = complaints(sizes) or [f"no new worker within {module.params['seconds']} s"]
+    why = why or [f"no new worker within {module.params['seconds']} s"]
     module.fail_json(
         msg="nginx did not take its configuration, and would not start at the next boot: "
         f"{'; '.join(why)}. Fix: free that port on the host (ss -anp shows who has it), or take "

@@ -16,6 +16,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ptslink.journal.mount import mount_of
+
 DOCUMENTATION = r"""
 module: preflight_probe
 short_description: Looks at what could keep a provisioning run from ending well
@@ -233,20 +235,6 @@ def name_of(number: int, find: Callable[[int], Any]) -> str:
         return str(find(number)[0])
     except KeyError:
         return str(number)
-
-
-def mount_of(path: Path, mounts: str) -> dict[str, str]:
-    """Type, place and options of a directory's file system, of mountinfo's text (proc(5))."""
-    found, longest = {"type": "", "point": "", "options": ""}, -1
-    for line in mounts.splitlines():
-        fields, _, rest = line.partition(" - ")
-        point = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]))
-        # Of two mounts at one place, the later one hides the other.
-        if path.is_relative_to(point) and len(point.parts) >= longest:
-            words = rest.split()
-            found = {"type": words[0], "point": str(point), "options": words[-1]}
-            longest = len(point.parts)
-    return found
 
 
 def journal_on(journal: str | None) -> dict[str, str]:

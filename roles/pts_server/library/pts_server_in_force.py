@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.pts_server_units import blocks
 
 DOCUMENTATION = r"""
 module: pts_server_in_force
@@ -70,16 +71,6 @@ def moment(text: str) -> float | None:
     if len(words) < 3:
         return None
     return datetime.fromisoformat(f"{words[1]} {words[2]}+00:00").timestamp()
-
-
-def blocks(shown: str) -> dict[str, dict[str, str]]:
-    """What ``systemctl show`` prints of several units, by unit."""
-    found = {}
-    for block in shown.strip().split("\n\n"):
-        values = dict(line.partition("=")[::2] for line in block.splitlines())
-        if "Id" in values:
-            found[values["Id"]] = values
-    return found
 
 
 def changed_at(files: Iterable[str]) -> dict[str, float]:

@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from ansible.module_utils import host_firewall_guard as guard
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.pts_server_units import blocks
 from ansible.module_utils.run_record_files import Records
 from ansible.module_utils.run_record_paths import lay, limits_found, look, lowerings, rewrite
 
@@ -76,25 +76,7 @@ JOURNALD = "/etc/systemd/journald.conf.d/"
 
 def systemctl(*words: str) -> str:
     """What systemctl says; of one that fails too, for the unit may not be there."""
-    done = subprocess.run(
-        ["systemctl", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return done.stdout
-
-
-def unit_states(shown: str) -> dict[str, dict[str, str]]:
-    """``systemctl show`` of several units -> unit -> LoadState, ActiveState, UnitFileState."""
-    states = {}
-    for block in shown.strip().split("\n\n"):
-        values = dict(line.partition("=")[::2] for line in block.splitlines())
-        if "Id" in values:
-            states[values.pop("Id")] = values
-    return states
+    return guard.said("systemctl", *words, within=600)[1]
 
 
 def units_now(units: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -102,9 +84,7 @@ def units_now(units: Iterable[str]) -> dict[str, dict[str, str]]:
     asked = list(units)
     if not asked:
         return {}
-    return unit_states(
-        systemctl("show", "--property=Id,LoadState,ActiveState,UnitFileState", *asked)
-    )
+    return blocks(systemctl("show", "--property=Id,LoadState,ActiveState,UnitFileState", *asked))
 
 
 def ports_in(table: str) -> set[int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from ptslink.journal.mount import mount_of
 from ptslink.journal.schema import JournalRefused
 
 #: The journal holds names and tag numbers.
@@ -89,30 +90,12 @@ def require_local(path: Path) -> None:
         mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError:
         return
-    kind = filesystem(path.parent.resolve(), mounts)
+    kind = mount_of(path.parent.resolve(), mounts)["type"]
     if kind in _REMOTE:
         raise JournalRefused(
             f"{path.parent} is on {kind}, a disk of another machine, where no sync can be relied"
             " on; set journal.path to a directory on a disk of this machine"
         )
-
-
-def filesystem(directory: Path, mounts: str) -> str:
-    """The type of the file system of a directory, given /proc/self/mountinfo (proc(5)), or ""."""
-    found, longest = "", -1
-    for line in mounts.splitlines():
-        fields, _, rest = line.partition(" - ")
-        point = Path(_unescaped(fields.split()[4]))
-        # Of two mounts at one place, the later one hides the other.
-        if directory.is_relative_to(point) and len(point.parts) >= longest:
-            found, longest = rest.split()[0], len(point.parts)
-    return found
-
-
-def _unescaped(text: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, character)
-    return text
 
 
 def make_private(path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from ptslink.journal import place, store
 from ptslink.journal.entry import Entry, Evidence, Transport
-from ptslink.journal.place import filesystem
+from ptslink.journal.mount import mount_of
 from ptslink.journal.schema import JournalRefused
 from ptslink.journal.store import Store
 
@@ -38,12 +38,12 @@ MOUNTS = """\
     ],
 )
 def test_the_file_system_of_a_directory_is_the_one_mounted_nearest(directory, kind) -> None:
-    assert filesystem(Path(directory), MOUNTS) == kind
+    assert mount_of(Path(directory), MOUNTS)["type"] == kind
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs"])
 def test_a_journal_on_a_disk_of_another_machine_is_refused(tmp_path, monkeypatch, kind) -> None:
-    monkeypatch.setattr(place, "filesystem", lambda *_: kind)
+    monkeypatch.setattr(place, "mount_of", lambda *_: {"type": kind})
     with pytest.raises(JournalRefused, match=f"is on {kind}, a disk of another machine"):
         Store(tmp_path / "j.db")
     assert not (tmp_path / "j.db").exists()

@@ -142,7 +142,7 @@ def test_what_ran_before_runs_by_its_files_of_before(
 
 def test_what_systemd_and_the_kernel_say_is_read(first: Any) -> None:
     shown = "Id=a.service\nLoadState=loaded\nActiveState=active\n\nId=b.socket\nLoadState=not-found"
-    assert first.unit_states(shown) == {
+    assert first.blocks(shown) == {
         "a.service": {"LoadState": "loaded", "ActiveState": "active"},
         "b.socket": {"LoadState": "not-found"},
     }
