@@ -21,13 +21,14 @@ Facts read (``?`` = may be missing):
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
-from ptslink.doctor.evidence import Case, Evidence, Json, Status
+from ptslink.doctor.evidence import Case, Evidence, Json, Status, once
 from ptslink.doctor.probe_traces import (
     is_variation,
     still_trying,
@@ -208,6 +209,7 @@ class Trouble:
         return tuple(attempt for attempt in self.failures if attempt.limited)
 
 
+@once
 def attempts(case: Case) -> list[Attempt]:
     """Every attempt of the case, each once, in order of time (probes, which have none, last)."""
     traces = _traced(case)
@@ -218,6 +220,7 @@ def attempts(case: Case) -> list[Attempt]:
     return sorted(kept, key=lambda a: a.at or 0.0) + probes
 
 
+@once
 def troubles(case: Case) -> list[Trouble]:
     """Who does not get through now, probes first."""
     every = attempts(case)
@@ -556,16 +559,26 @@ def _of_access(line: Mapping[str, Json]) -> Attempt:
 def _with_events(proxied: Sequence[Attempt], events: Iterable[Mapping[str, Json]]) -> list[Attempt]:
     """Access lines with their error events; events that left no access line stand alone."""
     joined = list(proxied)
+    by_client: dict[str | None, list[tuple[float, int]]] = {}
+    for index, attempt in enumerate(joined):
+        if attempt.at is not None:
+            by_client.setdefault(attempt.client, []).append((attempt.at, index))
+    for times in by_client.values():
+        times.sort()
     for event in events:
-        best: int | None = None
-        for index, attempt in enumerate(joined):
-            if attempt.source == "nginx" and _belongs(event, attempt):
-                away = abs((attempt.at or 0.0) - event["time"])
-                if best is None or away < abs((joined[best].at or 0.0) - event["time"]):
-                    best = index
-        if best is not None:
-            joined[best] = replace(joined[best], events=(*joined[best].events, event))
+        times = by_client.setdefault(event.get("client"), [])
+        first = bisect_left(times, (event["time"] - SAME_SECONDS, 0))
+        last = bisect_right(times, (event["time"] + SAME_SECONDS, len(joined)))
+        near = [
+            (abs(at - event["time"]), index)
+            for at, index in times[first:last]
+            if _belongs(event, joined[index])
+        ]
+        if near:
+            index = min(near)[1]
+            joined[index] = replace(joined[index], events=(*joined[index].events, event))
         elif event.get("client"):
+            insort(times, (event["time"], len(joined)))
             joined.append(_of_event(event))
     return joined
 

@@ -325,15 +325,6 @@ def _parents(matched: Sequence[tuple[Cause, Match]]) -> dict[str, str]:
         ]
         if above:
             parent[cause.id] = max(above)[1]
-    # Two causes that each claim the other as aftermath are a mistake in the data; the first
-    # link of the circle is cut so that the verdict still comes out.
-    for start in sorted(parent):
-        seen = [start]
-        while (up := parent.get(seen[-1])) is not None:
-            if up in seen:
-                del parent[seen[-1]]
-                break
-            seen.append(up)
     return parent
 
 

@@ -655,7 +655,7 @@ CAUSES: tuple[Cause, ...] = (
             controller="The unit whose configuration was restored from the other's backup",
         ),
         _duplicate_id,
-        ("dev-reconnect-storm", "dev-reboot-loop"),
+        ("dev-reconnect-storm",),
     ),
     Cause(
         "app-ghost-blocks",
@@ -700,7 +700,7 @@ CAUSES: tuple[Cause, ...] = (
             },
         ),
         _rate_lockout,
-        ("dev-reconnect-storm", "dev-site-shared-nat"),
+        ("dev-reconnect-storm",),
     ),
     Cause(
         "app-handler-exception",

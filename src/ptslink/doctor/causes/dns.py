@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
-from ptslink.doctor.causes.reach import Reach, lines, listed
+from ptslink.doctor.causes.reach import Reach, lines, listed, reach_of
 from ptslink.doctor.evidence import Case, Evidence, Status
 
 #: getaddrinfo's way to say that a server answered, and that the name is not there.
@@ -79,7 +79,7 @@ def _resolver_unreachable(case: Case) -> Match | None:
 
 
 def _stale(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     if not reach.target_is_name:
         return None
     site = case.first("dns.resolve", "site") or case.first("dns.resolve")
@@ -122,7 +122,7 @@ def _stale(case: Case) -> Match | None:
 
 
 def _one_family(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     if not reach.target_is_name:
         return None
     bad = {"ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH"}

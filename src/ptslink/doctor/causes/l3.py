@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
-from ptslink.doctor.causes.reach import AT_ONCE_MS, LOST_SYN_MS, Reach, lines, listed
+from ptslink.doctor.causes.reach import AT_ONCE_MS, LOST_SYN_MS, Reach, lines, listed, reach_of
 from ptslink.doctor.evidence import Case, Evidence, Status
 
 _SITE_ONLY = ("fw-upstream-drop", "fw-site-egress-block", "fw-ufw-drop", "tcp-service-down")
@@ -33,7 +33,7 @@ def _device_offline(case: Case) -> Match | None:
 
 def _silent_site(case: Case) -> Match | None:
     """Server only: a site that was asked for is known, and nothing of it arrives any more."""
-    reach = Reach(case)
+    reach = reach_of(case)
     if reach.site or reach.watch is None:
         return None
     asked = {piece.facts["peer"] for piece in case.all("net.route_to") if piece.status is Status.OK}
@@ -55,7 +55,7 @@ def _silent_site(case: Case) -> Match | None:
 
 
 def _no_default_route(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ENETUNREACH")
     if failed is None or failed.ms > AT_ONCE_MS:
         return None
@@ -83,7 +83,7 @@ def _hop(case: Case, vantage: str, *, gateway: bool) -> Evidence | None:
 
 
 def _wrong_gateway(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("EHOSTUNREACH", "ETIMEDOUT")
     if failed is None or failed.ms < AT_ONCE_MS:
         return None
@@ -114,7 +114,7 @@ def _wrong_gateway(case: Case) -> Match | None:
 
 
 def _wrong_server_ip(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     if reach.target_is_name or not reach.site or reach.leads_here_from_elsewhere:
         return None
     first = reach.site[0]
@@ -182,7 +182,7 @@ def _behind_nat(reach: Reach, dialled: str) -> bool:
 
 
 def _no_return_route(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     blind = [
         piece
         for piece in case.all("net.route_to")
@@ -225,7 +225,7 @@ def _no_return_route(case: Case) -> Match | None:
 
 
 def _rp_filter(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     modes = case.fact("net.rp_filter", "interfaces") or {}
     strict = [name for name, value in modes.items() if value == 1]
     grew = reach.grew("TcpExtIPReversePathFilter")
@@ -249,7 +249,7 @@ def _rp_filter(case: Case) -> Match | None:
 
 
 def _asymmetric(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT")
     if failed is None:
         return None
@@ -307,7 +307,7 @@ def _stuck(case: Case) -> Mapping[str, Any] | None:
 
 
 def _mtu(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     if reach.site and not reach.connected:
         return None
     lost, stuck = _big_lost(case), _stuck(case)
@@ -344,7 +344,7 @@ def _mtu(case: Case) -> Match | None:
 
 def packet_loss(case: Case) -> Match | None:
     """Connections of which some came about only after their SYN was sent again."""
-    reach = Reach(case)
+    reach = reach_of(case)
     tries = [
         (float(attempt["ms"]), attempt.get("errno"))
         for piece in case.all("tcp.again")

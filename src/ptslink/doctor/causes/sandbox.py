@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ptslink.doctor.attempts import Attempt
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import RETRY_AFTERMATH, failing, service_config
-from ptslink.doctor.causes.reach import Reach, lines, listed
+from ptslink.doctor.causes.reach import Reach, lines, listed, reach_of
 from ptslink.doctor.commands import written
 from ptslink.doctor.evidence import Case, Json
 
@@ -116,7 +116,7 @@ def _judge(case: Case, unit: str) -> Match | None:
     box = _sandbox(case, unit)
     if box is None:
         return None
-    cut = next(_cuts(case, box, Reach(case)), None)
+    cut = next(_cuts(case, box, reach_of(case)), None)
     if cut is None:
         return None
     places = box.where(*cut.names)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.l3 import packet_loss
-from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed
+from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed, reach_of
 from ptslink.doctor.commands import Commands, journal, provision
 from ptslink.doctor.evidence import Case, Json
 from ptslink.doctor.pattern import Link, current, timers
@@ -24,7 +24,7 @@ _FULL = 0.98
 
 
 def _service_down(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     if reach.listeners is None:
         return None
     failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
@@ -138,7 +138,7 @@ def _listening(reach: Reach) -> str:
 
 
 def _bind_loopback(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ECONNREFUSED")
     if failed is None or reach.listening(failed.port):
         return None
@@ -157,7 +157,7 @@ def _bind_loopback(case: Case) -> Match | None:
 
 
 def _wrong_port(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH")
     if failed is None:
         return None
@@ -305,7 +305,7 @@ def _is_ban(facts: Mapping[str, Any]) -> bool:
 
 
 def _drop(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     found = _filtered(reach)
     if found is None:
         return _drops_some(case, reach)
@@ -382,7 +382,7 @@ def _meant(reach: Reach, case: Case, port: int) -> bool:
 
 
 def _firewalld(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("EHOSTUNREACH")
     if failed is None:
         found = _filtered(reach)
@@ -414,7 +414,7 @@ def _firewalld(case: Case) -> Match | None:
 
 
 def _reject(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     found = _filtered(reach)
     if found is None or found[1]["verdict"] != "reject" or _is_ban(found[1]):
         return None
@@ -438,7 +438,7 @@ def _reject(case: Case) -> Match | None:
 
 
 def _limit(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     port = reach.port
     ports = [port] if port is not None else reach.link_ports
     refused = [
@@ -517,7 +517,7 @@ def _dnat(reach: Reach, port: int) -> Mapping[str, Any] | None:
 
 
 def _docker(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
     if failed is None:
         return None
@@ -539,7 +539,7 @@ def _docker(case: Case) -> Match | None:
 
 
 def _banned(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
     jails = case.fact("net.bans", "jails") or {}
     by_jail = {address: jail for jail, addresses in jails.items() for address in addresses}
@@ -623,7 +623,7 @@ def _served_and_open(reach: Reach, failed: Connect) -> bool:
 
 
 def _upstream_drop(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED")
     if failed is None or reach.never_left(failed):
         return None
@@ -688,7 +688,7 @@ def _others_arriving(reach: Reach, failed: Connect) -> list[str]:
 
 
 def _egress(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
     if failed is None:
         return None
@@ -794,7 +794,7 @@ def _foreign_banner(case: Case) -> str | None:
 
 
 def _forward_wrong_host(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     first = next((one for one in reach.site if one.errno is None), None)
     if first is None:
         return None
@@ -838,7 +838,7 @@ def _maybe_nat(reach: Reach, first: Connect) -> bool:
 
 
 def _forward_missing(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
     if failed is None or not reach.server_addresses or reach.is_server(failed.address):
         return None
@@ -900,7 +900,7 @@ def _conntrack(case: Case) -> Match | None:
     growing = len(dropped) > 1 and dropped[-1] > dropped[0]
     if not full and not growing:
         return None
-    reach = Reach(case)
+    reach = reach_of(case)
     if reach.site and reach.failed("ETIMEDOUT") is None and not growing:
         return None
     return Match(
@@ -972,7 +972,7 @@ def _ghost(case: Case) -> Match | None:
     sockets = _ghost_sockets(case)
     timed_out = [link for link in current(case) if link.code == "ping-timeout"]
     # Scanners of the Internet vanish all day long: it has to be a controller's address.
-    sites = Reach(case).known_peers | {link.peer for link in timed_out}
+    sites = reach_of(case).known_peers | {link.peer for link in timed_out}
     sockets = [one for one in sockets if one["peer"].removeprefix("::ffff:") in sites]
     if not sockets:
         return None
