@@ -142,6 +142,19 @@ class Attempt:
         return (self.controller or "").startswith(PROBE_ID_PREFIX)
 
     @property
+    def speaks_proxy_protocol(self) -> bool:
+        """Whether it began with the PROXY protocol's line, of version 1 or 2 (its section 2).
+
+        Of version 2 nginx skips the empty lines in front and logs up to the next one: a zero byte.
+        """
+        start = self.first_bytes.lstrip(b"\r\n")
+        return (
+            self.code == "proxy-protocol"
+            or start.startswith((b"PROXY ", b"\0\r\nQUIT\n"))
+            or (start == b"\0" and self.source == "nginx")
+        )
+
+    @property
     def handshake(self) -> Mapping[str, Json] | None:
         """The event of a TLS handshake that failed: before it, nobody says who he is."""
         return self.event("tls-failed", "tls-alert", "tls-rejected", "tls-closed")
@@ -330,6 +343,7 @@ def _known(attempt: Attempt, addresses: AbstractSet[str | None]) -> bool:
         attempt.source in ("site", "control", "local")
         or attempt.controller
         or attempt.upgrade
+        or attempt.speaks_proxy_protocol  # no scanner's, a balancer's
         or (attempt.client in addresses and attempt.handshake is None)
     )
 
@@ -362,13 +376,14 @@ def of_probe(piece: Evidence) -> Attempt | None:
     answer = dict(headers)
     raw = str(facts.get("first_bytes") or "")
     hop = facts.get("hop")
+    at_hop = f"{hop} ({facts['address']})" if facts.get("address") else hop
     source = "local" if piece.probe == "link.local" else piece.vantage
     status = facts.get("status")
     body = str(facts.get("body") or "")
     verdict = _own_answer(body)
     attempt = Attempt(
         source=source,
-        subject=f"the probe at {hop}" if hop else f"the probe ({piece.vantage})",
+        subject=f"the probe at {at_hop}" if hop else f"the probe ({piece.vantage})",
         at=None,
         controller=facts.get("controller_id"),
         status=status,

@@ -26,6 +26,7 @@ from ptslink.doctor.attempts import (
 )
 from ptslink.doctor.collect.nginx_config import location_for, passes_to
 from ptslink.doctor.evidence import Case, Evidence, Json, Status, once
+from ptslink.handshake.path import link_path
 
 #: Links of different controllers that end within this many seconds of each other end together.
 TOGETHER_SECONDS = 1.5
@@ -596,7 +597,7 @@ def patterns(case: Case) -> list[Evidence]:
         ]
     found += [_loop(case, loop) for loop in loops(current(case))]
     found += [_drop_seen(case, drop) for drop in mass_drops(every)]
-    found += [_burst(case, trouble) for trouble in troubles(case) if _of_controller(trouble)]
+    found += [_burst(case, trouble) for trouble in troubles(case) if _of_controller(trouble, case)]
     return found
 
 
@@ -656,13 +657,17 @@ def _drop_seen(case: Case, drop: Drop) -> Evidence:
                     "server")  # fmt: skip
 
 
-def _of_controller(trouble: Trouble) -> bool:
-    """Whether it is told of in the logs, and of a controller rather than of somebody scanning."""
+def _of_controller(trouble: Trouble, case: Case) -> bool:
+    """Whether it is told of in the logs, and of a controller rather than of somebody scanning: it
+    has an id, asks for an upgrade, or for the very path of the link."""
     first = trouble.first
+    listen = (case.fact("service.config", "config") or {}).get("listen", {})
+    path = "/" + str(listen.get("path", "ptsWebSocket"))
+    asks = first.path is not None and link_path(first.path) == link_path(path)
     own = (first.controller or "").startswith(PROBE_ID_PREFIX)
     return (
         first.source in ("nginx", "service", "capture")
-        and bool(first.controller or first.upgrade)
+        and bool(first.controller or first.upgrade or asks)
         and not own
     )
 

@@ -519,6 +519,20 @@ def _application(failed: Evidence, _case: Case) -> tuple[str, Fix]:
     )
 
 
+def _host_check(failed: Evidence, case: Case) -> tuple[str, Fix]:
+    unit = failed.facts.get("unit")
+    failing = dict.fromkeys(
+        f"{piece.vantage}:{piece.probe}"
+        for piece in case.evidence
+        if piece.status is Status.FAILED and not piece.facts.get("variation")
+    )
+    return f"Not healthy: these checks failed: {', '.join(failing)}", Fix(
+        "Read what they say (above), and the journals around that time; then look again.",
+        "No check fails.",
+        commands=(journal(str(unit)) if unit else journal("ptslink", "nginx"),),
+    )
+
+
 _ADVICE: Mapping[Layer, Callable[[Evidence, Case], tuple[str, Fix]]] = {
     Layer.DNS: _dns,
     Layer.L3: _route,
@@ -528,4 +542,5 @@ _ADVICE: Mapping[Layer, Callable[[Evidence, Case], tuple[str, Fix]]] = {
     Layer.HTTP_UPGRADE: _http,
     Layer.WS_PROTOCOL: _ws,
     Layer.APPLICATION: _application,
+    Layer.HOST: _host_check,
 }

@@ -52,18 +52,23 @@ ROOMS: Mapping[str, Layer] = {
     "http": Layer.HTTP_UPGRADE,
     "ws": Layer.WS_PROTOCOL,
     "service": Layer.APPLICATION,
+    "link": Layer.PROXY,
+    "host": Layer.HOST,
 }
 
 
-def layer_of(piece: Evidence) -> Layer | None:
-    """Which layer a failing probe speaks of; None where it speaks of no step of the link.
+def layer_of(piece: Evidence) -> Layer:
+    """Which layer a failing probe speaks of: what fails and belongs nowhere else, of the host.
 
-    A captured connection speaks of the step at which it failed; a pattern names it.
+    A captured connection speaks of the step at which it failed, a try of the server's own of the
+    hop that it went to; a pattern names its layer.
     """
     if piece.probe.startswith("pattern."):
-        return Layer(piece.facts["layer"]) if "layer" in piece.facts else None
+        return Layer(piece.facts.get("layer", Layer.HOST))
+    if piece.facts.get("hop") == "service":
+        return Layer.APPLICATION
     if piece.probe != "capture.stream":
-        return ROOMS.get(piece.probe.partition(".")[0])
+        return ROOMS.get(piece.probe.partition(".")[0], Layer.HOST)
     if not piece.facts["established"] and piece.facts["syn"]:
         return Layer.TCP
     http = piece.facts["http"] or {}
@@ -85,6 +90,19 @@ _EXPLAINED_BY: Mapping[Layer, frozenset[Layer]] = {
 #: True of a host and worth mending, but never why a step of the link fails (only why many links
 #: were lost at once).
 _BYSTANDERS = frozenset({"host-clock-wrong", "host-auto-upgrade", "app-messages-refused"})
+
+#: A try of this machine at itself has a faultless request and no way to go: findings of these
+#: layers and names, which speak of a controller or of the way to it, do not explain its failure.
+_NOT_HERE = frozenset({Layer.DNS, Layer.L3, Layer.WS_PROTOCOL, Layer.CONTROLLER})
+_OF_CONTROLLERS = frozenset(
+    {
+        "hs-uri-no-slash", "hs-bad-key", "hs-bad-version", "hs-device-no-connection",
+        "hs-device-no-upgrade", "hs-http10-device", "hs-method-post", "hs-malformed-request",
+        "hs-half-close-499", "hs-id-unknown", "px-forward-proxy", "px-captive-portal",
+        "px-proxy-protocol-sent", "tcp-wrong-port", "tcp-half-open-ghost", "nat-idle-silent",
+        "fw-upstream-drop", "fw-site-egress-block", "fw-fail2ban-ban", "tls-device-clock",
+    }
+)  # fmt: skip
 
 
 #: The check that is there only where nothing of a link was seen; it says why.
@@ -166,13 +184,14 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
     failed = _unexplained(case, findings, broken)
     if failed is not None:
         # What failed in the link is what the person came for: it goes before findings that do
-        # not explain it (a clock, a setting that would bite later).
+        # not explain it (a clock, a setting that would bite later), behind what lies further out.
         layer, piece = failed
         generic = _generic(layer, piece)
-        findings = [
-            _guarded(broken, "unlisted", generic, lambda: unlisted(layer, piece, case)),
-            *findings,
-        ]
+        named = _guarded(broken, "unlisted", generic, lambda: unlisted(layer, piece, case))
+        outer = [one for one in findings if _DEPTH[one.layer] < _DEPTH[layer]
+                 and one.match.confidence >= GUESS and one.id not in _BYSTANDERS]  # fmt: skip
+        place = findings.index(outer[-1]) + 1 if outer else 0
+        findings = [*findings[:place], named, *findings[place:]]
     return Verdict(
         target=case.target,
         # Who could not look at all has seen nothing.
@@ -331,29 +350,36 @@ def _parents(matched: Sequence[tuple[Cause, Match]]) -> dict[str, str]:
 def _unexplained(
     case: Case, findings: Sequence[Finding], broken: list[Check]
 ) -> tuple[Layer, Evidence] | None:
-    """The outermost failing step of the link that no finding worth the name explains."""
+    """The outermost failing check that no finding worth the name explains.
+
+    None is left out: a verdict is never "healthy" while a try of ours, from any place and at any
+    hop, failed.
+    """
 
     def step(piece: Evidence) -> Layer | None:
         if piece.status is not Status.FAILED or not counts(piece):
             return None
         return None if _connected_later(piece, case) else layer_of(piece)
 
+    def explained(layer: Layer, piece: Evidence) -> bool:
+        layers = _EXPLAINED_BY.get(layer, frozenset(Layer))
+        if piece.probe == "link.local":
+            layers -= _NOT_HERE
+        return any(
+            finding.layer in layers
+            and finding.match.confidence >= GUESS
+            and (finding.id not in _BYSTANDERS or piece.probe == "pattern.drop")
+            and (finding.id not in _OF_CONTROLLERS or piece.probe != "link.local")
+            for finding in findings
+        )
+
     steps = [
         (layer, piece)
         for piece in case.evidence
         if (layer := _guarded(broken, piece.probe, None, lambda piece=piece: step(piece)))  # type: ignore[misc]
     ]
-    if not steps:
-        return None
-    first = min(steps, key=lambda step: _DEPTH[step[0]])
-    layers = _EXPLAINED_BY.get(first[0], frozenset(Layer))
-    explained = any(
-        finding.layer in layers
-        and finding.match.confidence >= GUESS
-        and (finding.id not in _BYSTANDERS or first[1].probe == "pattern.drop")
-        for finding in findings
-    )
-    return None if explained else first
+    left = [(layer, piece) for layer, piece in steps if not explained(layer, piece)]
+    return min(left, key=lambda step: _DEPTH[step[0]], default=None)
 
 
 def counts(piece: Evidence) -> bool:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import ptslink.doctor
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes import CAUSES
-from ptslink.doctor.causes import __file__ as CAUSES_FILE
 from ptslink.doctor.evidence import Case, Evidence, Status
 from ptslink.doctor.verdict import Verdict, judge
 
@@ -204,7 +204,7 @@ def _named_in_the_code() -> set[str]:
     layers = {one.id.partition("-")[0] for one in CAUSES}
     return {
         node.value
-        for file in Path(CAUSES_FILE).parent.rglob("*.py")
+        for file in (Path(ptslink.doctor.__path__[0]) / "causes").rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)

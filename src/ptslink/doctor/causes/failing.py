@@ -132,12 +132,11 @@ def service_answers(case: Case) -> bool:
 
 
 def nginx_answers(case: Case) -> bool:
-    """Whether the link through nginx works: from this machine, or for the last that came."""
-    if any(
-        piece.facts.get("hop") == "nginx" and piece.facts.get("status") == 101
-        for piece in case.all("link.local")
-    ):
-        return True
+    """Whether the link through nginx works: from this machine, at every address and port that it
+    was tried at; where it was not, for the last that came."""
+    own = [p.facts.get("status") for p in case.all("link.local") if p.facts.get("hop") == "nginx"]
+    if own:
+        return all(status == 101 for status in own)
     came = [attempt for attempt in attempts(case) if attempt.source == "nginx"]
     return bool(came) and came[-1].status == 101
 

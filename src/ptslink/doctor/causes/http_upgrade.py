@@ -13,7 +13,7 @@ import difflib
 from collections.abc import Mapping
 
 from ptslink.doctor.admission import is_uri_path
-from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt
+from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt, attempts
 from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
     RETRY_AFTERMATH,
@@ -29,7 +29,7 @@ from ptslink.doctor.causes.failing import (
 )
 from ptslink.doctor.commands import PROVISION_NGINX, PROVISION_SERVER, RELOAD, written
 from ptslink.doctor.evidence import Case, Json, Status
-from ptslink.doctor.pattern import current, ending, link_location, near, timers
+from ptslink.doctor.pattern import current, link_location, near, timers
 from ptslink.handshake.path import link_path
 
 _URI_FIELD = "Server tab: 'Server request URI without starting slash'"
@@ -240,7 +240,6 @@ _MALFORMED = frozenset(
         "malformed-version",
         "malformed-field-name",
         "blank-in-header-name",
-        "proxy-protocol",
         "malformed-field-value",
         "malformed-length",
         "field-without-colon",
@@ -260,6 +259,8 @@ _MALFORMED = frozenset(
 
 def _malformed(case: Case) -> Match | None:
     def broken(a: Attempt) -> bool:
+        if a.speaks_proxy_protocol:
+            return False  # what a balancer puts before it
         if a.first_bytes[:2] == b"\x16\x03" or (a.path is not None and not a.path.startswith("/")):
             return False
         if a.code in _MALFORMED:
@@ -274,7 +275,27 @@ def _malformed(case: Case) -> Match | None:
     lines = [seen.reason] if seen.reason else []
     if seen.first_bytes:
         lines.append(f"First bytes: {seen.first_bytes[:48]!r}")
-    return match(seen, 0.94, *lines, ruled_out=("px-default-server", "hs-half-close-499"))
+    event = seen.event("invalid-request")
+    lines += [f"nginx: {event['text']}"] if event else []
+    # nginx repairs some requests that are sent to it: not one that it has refused itself.
+    fix = None if by_service(seen) and seen.hop is None and not nginx_refuses(case) else Fix(
+        "Let the controller connect to the service's own port, with the profile lenient, which "
+        "leaves out a line it cannot read and notes it; nginx refuses this request. " + _FIRMWARE,
+        _OK, Auto.ASK, PROVISION_SERVER, _LENIENT,
+    )  # fmt: skip
+    out = ("px-default-server", "hs-half-close-499")
+    return match(seen, 0.94, *lines, ruled_out=out, fix=fix)
+
+
+def nginx_refuses(case: Case) -> bool:
+    """Whether nginx has answered somebody's malformed request itself."""
+    return any(
+        a.source == "nginx"
+        and a.status == 400
+        and not by_service(a)
+        and not a.speaks_proxy_protocol
+        for a in attempts(case)
+    )
 
 
 def _half_close(case: Case) -> Match | None:
@@ -283,7 +304,7 @@ def _half_close(case: Case) -> Match | None:
 
     seen = failing(case, left)
     if seen is None:
-        return _half_closed_direct(case)
+        return None
     place = link_location(case)
     ignoring = place[1]["settings"]["proxy_ignore_client_abort"] if place else None
     if ignoring == "on":
@@ -292,27 +313,6 @@ def _half_close(case: Case) -> Match | None:
         f"nginx gave up after {seen.seconds or 0:.3f} s: the client had ended its sending side."
     ]
     return match(seen, 0.92, *lines, ruled_out=("px-upstream-timeout", "hs-malformed-request"))
-
-
-#: No answer crosses a network and comes back within this time, seconds.
-NO_ROUND_TRIP = 0.005
-
-
-def _half_closed_direct(case: Case) -> Match | None:
-    """Without nginx the service answers 101 and finds the other side already ended."""
-    hits = ending(
-        case,
-        lambda link: (
-            link.code == "lost-fin"
-            and link.seconds <= NO_ROUND_TRIP
-            and not link.messages_in
-            and not link.proxied
-        ),
-    )
-    if len(hits) < 3:
-        return None
-    lines = (hits[-1].shown(), "The FIN came with the request, before a 101 could have been read.")
-    return Match(0.6, lines)
 
 
 def _origin(case: Case) -> Match | None:
@@ -430,6 +430,14 @@ def _auth(case: Case) -> Match | None:
     if signed and (seen.hop == "nginx" or seen.source == "nginx"):
         lines.append("A proxy rewrites the head, so that no signature can match behind it.")
     fix = None
+    if seen.code == "digest-credentials" or scheme.lower() == "digest":
+        fix = Fix(
+            "Set the controller to Basic authentication: it is set to Digest, and this server "
+            "speaks Basic. Login and password may well be right.",
+            "The upgrade is answered with 101.",
+            Auto.NO,
+            controller="Configuration switch 2 (Digest authentication) off",
+        )
     if signed:
         fix = Fix(
             "Enter the same secret key on both sides; signatures need the direct port, not nginx.",
@@ -613,8 +621,8 @@ CAUSES: tuple[Cause, ...] = (
         Fix(
             "Let the controller connect through nginx, which repairs some of it; " + _FIRMWARE,
             _OK,
-            Auto.YES,
-            PROVISION_NGINX,
+            Auto.ASK,
+            controller="Server tab: the port of nginx (80)",
         ),
         _malformed,
         RETRY_AFTERMATH,

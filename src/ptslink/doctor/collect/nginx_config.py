@@ -84,8 +84,8 @@ def sites(http: Sequence[Directive], top: Sequence[Directive] = ()) -> list[dict
     """The server blocks of an http block.
 
     Each: ``file``, ``line``, ``listen`` [{"address", "port", "ssl", "http2", "proxy_protocol",
-    "default"}], ``names`` [str], ``settings`` (those of :func:`_settings`, at server level) and
-    ``locations`` [{"modifier", "match", "line", "settings"}] with effective settings each.
+    "default", "line"}], ``names`` [str], ``settings`` (those of :func:`_settings`, at server level)
+    and ``locations`` [{"modifier", "match", "line", "settings"}] with effective settings each.
     """
     found = []
     for server in http:
@@ -98,8 +98,12 @@ def sites(http: Sequence[Directive], top: Sequence[Directive] = ()) -> list[dict
             {
                 "file": str(server.get("file", "")),
                 "line": server.get("line", 0),
-                "listen": [_listen(d["args"], ssl) for d in block if d["directive"] == "listen"]
-                or [_listen(["80"], ssl)],
+                "listen": [
+                    {**_listen(d["args"], ssl), "line": d.get("line", 0)}
+                    for d in block
+                    if d["directive"] == "listen"
+                ]
+                or [{**_listen(["80"], ssl), "line": server.get("line", 0)}],
                 "names": [a for d in block if d["directive"] == "server_name" for a in d["args"]],
                 "settings": _settings(levels),
                 "locations": list(_locations(block, levels)),
