@@ -157,6 +157,7 @@ _network = _text("IP address or network", is_network)
 _host = _text("host name", _is_name)
 _unit = _text("name of a systemd unit", _UNIT.fullmatch)
 _file = _text("file of a systemd unit", _UNIT_FILE.fullmatch)
+_directory = _text("directory", re.compile(r"/[A-Za-z0-9._/@+-]{0,255}", re.ASCII).fullmatch)
 _jail = _text("name of a jail", _JAIL.fullmatch)
 _setting = _text("setting of the sandbox", SETTINGS.__contains__)
 _manager = _text(
@@ -205,6 +206,7 @@ _SHAPES: Mapping[str, _Check] = {
     "net.firewall": _record(
         port=_port, source=_address, manager=_manager, verdict=_words, rule=_words, answer=_words,
         maybe=_each(_words), dnat=_words,
+        gone=_manager,
         at=_record(family=_chain, table=_chain, chain=_chain, dialect=_chain),
     ),
     "net.listeners": _record(
@@ -220,7 +222,10 @@ _SHAPES: Mapping[str, _Check] = {
     ),
     "host.descriptors": _of_unit,
     "host.sandbox": _record(unit=_unit, settings=_each(_record(file=_file, name=_setting))),
-    "host.unit": _record(unit=_unit, pid=_whole, active=_words, load=_words),
+    "host.unit": _record(
+        unit=_unit, pid=_whole, active=_words, load=_words,
+        closed=_each(_record(directory=_directory)),
+    ),
 }  # fmt: skip
 
 

@@ -103,6 +103,13 @@ class Link:
         closes = [close[0] for close in (self.close_sent, self.close_rcvd) if close]
         return bool(closes) and all(code in (1000, 1001, 1005, 1012) for code in closes)
 
+    @property
+    def vanished(self) -> bool:
+        """Whether the other side answered pings and then nothing at all, not even the close: its
+        power or its network went. Who lives on answers the close, or its kernel the FIN."""
+        answered = self.close_rcvd is not None or self.transport == "fin"
+        return self.code == "ping-timeout" and bool(self.pongs) and not answered
+
     def event(self, *kinds: str) -> Mapping[str, Json] | None:
         return next((event for event in self.events if event["kind"] in kinds), None)
 

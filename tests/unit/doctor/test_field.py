@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import crossplane
 import pytest
 
 from ptslink.doctor.causes import CAUSES
+from ptslink.doctor.collect import host, network
 from ptslink.doctor.collect import nginx as nginx_collector
+from ptslink.doctor.collect.edge import Output, Stopwatch
 from ptslink.doctor.collect.nginx_config import read_config
 from ptslink.doctor.collect.nginx_log import read_access, read_error
 from ptslink.doctor.collect.service import dialled
 from ptslink.doctor.evidence import Case, Evidence, Status
 from ptslink.doctor.verdict import Verdict, judge
+from unit.doctor.fake_machine import FakeMachine
 from unit.doctor.traces import CONTROLLER, NOW, attempt, link, records, seen, service_config
 
 TARGET = "ws://192.0.2.7:80/ptsWebSocket"
@@ -172,6 +176,143 @@ def test_who_asks_for_the_links_path_in_vain_is_no_stranger() -> None:
     )
     assert not verdict(*logged(lines), records(now=NOW + 6)).healthy
     assert verdict(*logged(lines.replace("/ptsWebSocket", "/wp-login.php")), records()).healthy
+
+
+# --- Firewalls: the table whose rule decides -----------------------------------------------------
+
+UFW_OFF = "*filter\n:INPUT ACCEPT [0:0]\n:ufw-user-input - [0:0]\n"
+OUTSIDE = (
+    UFW_OFF + "-A INPUT -p tcp --dport 22 -j ACCEPT\n"
+    "-A INPUT -j REJECT --reject-with icmp-host-prohibited\n-A INPUT -j ufw-user-input\nCOMMIT\n"
+)
+BY_UFW = (
+    UFW_OFF.replace("INPUT ACCEPT", "INPUT DROP") + "-A INPUT -j ufw-user-input\n"
+    "-A ufw-user-input -p tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+)
+OWN_NFT = json.dumps({"nftables": [
+    {"table": {"family": "inet", "name": "own"}},
+    {"chain": {"family": "inet", "table": "own", "name": "in", "hook": "input", "prio": 0,
+               "type": "filter", "policy": "drop"}},
+]})  # fmt: skip
+DNAT = (
+    "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp --dport 80 -j DNAT --to-destination "
+    "192.0.2.99:80\nCOMMIT\n"
+)
+
+
+def firewall(iptables: str = "", nft: str = '{"nftables": []}', **files: str) -> Evidence:
+    """``net.firewall`` of port 80 as the collector makes it of the rules in the kernel."""
+    commands = {"iptables-save": Output(iptables), "nft": Output(nft), "ip6tables-save": Output("")}
+    machine = FakeMachine(commands, {"/etc/ufw/ufw.conf": files.get("ufw", "")})
+    return next(network._firewall(machine, Stopwatch(), [80], [], None))
+
+
+LISTENING = seen("net.listeners", ports=[80], listeners=[
+    {"address": "0.0.0.0", "port": 80, "family": "ipv4", "process": "nginx", "pid": 1,
+     "unit": "nginx.service", "queue": 0, "backlog": 511}])  # fmt: skip
+
+# the rules -> the words that quote the rule, the command that works on its table, its class
+RULES = [
+    (firewall(OUTSIDE), "INPUT: -j REJECT", "iptables -t filter -I INPUT -p tcp --dport 80", "ask"),
+    (firewall(BY_UFW), "policy drop", "ufw allow 80/tcp", "yes"),
+    (firewall(nft=OWN_NFT), "inet own in: policy drop",
+     "nft insert rule inet own in tcp dport 80 accept", "ask"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rules", "quoted", "command", "auto"), RULES,
+                         ids=["no manager", "ufw", "nftables"])  # fmt: skip
+def test_the_table_of_the_rule_decides_which_tool_undoes_it(
+    rules: Evidence, quoted: str, command: str, auto: str
+) -> None:
+    first = verdict(rules, LISTENING).findings[0]
+    assert quoted in str(first.match.evidence)
+    assert command in str(first.fix.command)
+    assert "firewalld" not in first.title + first.fix.summary
+    assert first.fix.auto.value == auto
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_rules_that_another_program_has_flushed_are_told(enabled: bool) -> None:
+    rules = firewall(nft=OWN_NFT, ufw=f"ENABLED={'yes' if enabled else 'no'}\n")
+    text = str(verdict(rules, LISTENING).findings[0].match.evidence)
+    assert ("ufw is switched on, and none of its rules is in the kernel" in text) is enabled
+
+
+def test_a_rule_that_takes_the_packets_before_nginx_is_seen_from_the_server_alone() -> None:
+    first = verdict(firewall(DNAT), LISTENING).findings[0]
+    assert first.id == "fw-docker-path"
+    assert "192.0.2.99:80" in str(first.match.evidence)
+    assert verdict(firewall(), LISTENING).findings == ()
+
+
+# --- The site, the disk, the machine -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("socket", [True, False], ids=["after 75 s", "after 150 s"])
+def test_a_site_without_power_looks_the_same_after_its_socket_is_gone(socket: bool) -> None:
+    end = link("ping-timeout", 85.0, closed_by="server", transport="aborted", pings=4, pongs=2,
+               close_sent=[1011, "keepalive ping timeout"], messages_in=9)  # fmt: skip
+    left = {"state": "FIN-WAIT-1", "local": "192.0.2.7", "local_port": 3000,
+            "peer": "198.51.100.20", "peer_port": 40000, "recv_q": 0, "send_q": 33, "timer": "on",
+            "retrans": 1, "backoff": 5, "mss": 1448}  # fmt: skip
+    found = verdict(
+        service_config(listen={"port": 3000}, keepalive={"ping_interval_seconds": 20}),
+        records([attempt("accepted", 101, NOW - 85)], [end]),
+        seen("net.sockets", sockets=[left] if socket else [], syn_recv=0),
+    ).findings
+    assert found[0].id == "tcp-half-open-ghost"
+    assert "ws-ping-unanswered" not in [one.id for one in found]
+    # Pings are on: to switch them on again mends nothing.
+    assert (found[0].fix.auto.value, dict(found[0].fix.ansible)) == ("no", {})
+
+
+def disk(path: str, mount: str, kind: str = "ext4", free: int = 1 << 30, **more: Any) -> Any:
+    return {"path": path, "mount": mount, "type": kind, "size": 1 << 34, "free": free,
+            "inodes": 100, "inodes_free": 50, "read_only": False, **more}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "named"), [("tmpfs", True), ("nfs4", True), ("cifs", True),
+                                             ("ext4", False), ("xfs", False)])  # fmt: skip
+def test_a_journal_on_a_file_system_that_cannot_keep_it_is_named(kind: str, named: bool) -> None:
+    told = disk("/var/lib/ptslink", "/var/lib/ptslink", kind)
+    found = verdict(seen("host.disk", file_systems=[told]), records()).findings
+    assert [one.id for one in found] == (["host-journal-forgets"] if named else [])
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a disk of its own", "with /var/log"])
+def test_what_makes_room_is_what_lies_on_the_full_disk(own: bool) -> None:
+    big = disk("/", "/", free=1 << 33)
+    full = disk("/var/lib/ptslink", "/var/lib/ptslink", free=0,
+                largest=["/var/lib/ptslink/backup 9000 MiB"])  # fmt: skip
+    systems = [full, big] if own else [{**full, "path": "/", "mount": "/"}]
+    first = verdict(seen("host.disk", file_systems=systems)).findings[0]
+    assert first.id == "host-disk-full"
+    assert "backup 9000 MiB" in str(first.match.evidence)
+    assert ("vacuum" in str(first.fix.command)) is not own
+    assert (first.fix.auto.value == "yes") is not own
+
+
+def test_the_directory_that_the_services_user_may_not_enter_is_named() -> None:
+    program = "/opt/ptslink/current/bin/ptslink"
+    machine = FakeMachine({
+        "readlink": Output("/opt/ptslink/releases/1/bin/ptslink\n"), "id": Output("ptslink\n"),
+        "stat": Output("755 root root /\n750 root root /opt\n750 root ptslink /opt/ptslink\n"),
+    })  # fmt: skip
+    show = {"User": "ptslink", "ExecStart": f"{{ path={program} ; argv[]={program} serve }}"}
+    closed = host.closed(machine, show)
+    assert [one["directory"] for one in closed] == ["/opt"]
+    assert any("/opt/ptslink/releases" in line for line in machine.ran)
+    failed = Evidence(
+        "host.unit", Status.FAILED, "ptslink.service: failed",
+        {"unit": "ptslink.service", "load": "loaded", "active": "failed", "sub": "failed",
+         "result": "exit-code", "exit_status": 203, "restarts": 5, "enabled": "enabled",
+         "start_limit": True, "last_lines": ["Failed at step EXEC"], "closed": closed},
+        1.0, "server",
+    )  # fmt: skip
+    first = verdict(failed, records()).findings[0]
+    assert first.id == "host-directory-closed"
+    assert "/opt (mode 750, of root)" in str(first.match.evidence)
 
 
 # --- No failing check is left out ---------------------------------------------------------------

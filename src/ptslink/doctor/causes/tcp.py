@@ -12,7 +12,7 @@ from ptslink.doctor.causes.l3 import packet_loss
 from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed, reach_of
 from ptslink.doctor.commands import Commands, journal, provision
 from ptslink.doctor.evidence import Case, Json
-from ptslink.doctor.pattern import Link, current, timers
+from ptslink.doctor.pattern import Link, current, ending, timers
 
 #: The service and the proxy, and what starts them.
 _UNITS = ("nginx.service", "ptslink.service")
@@ -271,21 +271,52 @@ def _rule_lines(reach: Reach, failed: Connect | None, facts: Mapping[str, Any]) 
         f"server: a SYN to port {facts['port']}{source} meets: {facts['rule']}"
         + (f" ({count} packets so far)" if count else ""),
         _arrived(reach, int(facts["port"])),
+        f"server: {facts['gone']} is switched on, and none of its rules is in the kernel: another "
+        "program has flushed them"
+        if facts.get("gone")
+        else None,
     )
 
 
+def _owner(facts: Mapping[str, Any]) -> str:
+    """Whose tool changes the rule that decides: the table it stands in tells, not what else is
+    installed."""
+    at = facts.get("at")
+    if not at:
+        return str(facts.get("manager"))
+    if at["table"] == "firewalld":
+        return "firewalld"
+    if at["dialect"] == "iptables" and facts.get("manager") == "ufw" and (
+        at["policy"] or str(at["chain"]).startswith("ufw")
+    ):  # fmt: skip
+        return "ufw"
+    return str(at["dialect"])
+
+
 def _allow(facts: Mapping[str, Any]) -> Fix:
-    port = int(facts["port"])
-    allow = _LET_IN.get(str(facts.get("manager")))
-    commands = allow(str(port)) if allow is not None else ()
-    variables: dict[str, Json] = {"nginx_proxy_listeners": [{"port": port}]} if port != 3000 else {}
-    own = "" if commands else " Remove or reorder the rule named above so that it is accepted."
+    port, owner = int(facts["port"]), _owner(facts)
+    summary = f"Let TCP port {port} in"
+    expect = f"The rules accept a SYN to port {port} and the connection is made."
+    if owner in _LET_IN:
+        variables: dict[str, Json] = {"nginx_proxy_listeners": [{"port": port}]}
+        return Fix(
+            f"{summary}, by provisioning so that it stays.", expect, Auto.YES,
+            _LET_IN[owner](str(port)), variables if port != 3000 else {},
+        )  # fmt: skip
+    at, match = facts.get("at"), ("tcp", "dport", str(port), "accept")
+    commands: Commands = ()
+    if at and owner == "nft":
+        commands = (("nft", "insert", "rule", at["family"], at["table"], at["chain"], *match),)
+    elif at:
+        program = "ip6tables" if at["family"] == "ip6" else "iptables"
+        rule = ("-p", "tcp", "--dport", str(port), "-j", "ACCEPT")
+        commands = ((program, "-t", at["table"], "-I", at["chain"], *rule),)
     return Fix(
-        f"Let TCP port {port} in, by provisioning so that it stays.{own}",
-        f"The rules accept a SYN to port {port} and the connection is made.",
-        Auto.YES if commands or variables else Auto.ASK,
+        f"{summary} before the rule named above, which no firewall program manages; then do the "
+        "same where that rule is written, so that it stays.",
+        expect,
+        Auto.ASK,
         commands,
-        variables,
     )
 
 
@@ -519,11 +550,20 @@ def _dnat(reach: Reach, port: int) -> Mapping[str, Any] | None:
 def _docker(case: Case) -> Match | None:
     reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
-    if failed is None:
-        return None
-    facts = _dnat(reach, failed.port)
+    ports = [failed.port] if failed is not None else [] if reach.site else reach.served
+    facts = next((found for port in ports if (found := _dnat(reach, port))), None)
     if facts is None:
         return None
+    if failed is None:
+        return Match(
+            0.9,
+            lines(
+                f"server: what comes to port {facts['port']} from outside is sent on to "
+                f"{facts['dnat']} before anything here sees it",
+                f"server: {reach.listening(facts['port'])[0]['process']} listens on port "
+                f"{facts['port']} in vain",
+            ),
+        )
     return Match(
         0.93,
         lines(
@@ -971,21 +1011,25 @@ def _ghost_sockets(case: Case) -> list[Mapping[str, Any]]:
 def _ghost(case: Case) -> Match | None:
     sockets = _ghost_sockets(case)
     timed_out = [link for link in current(case) if link.code == "ping-timeout"]
+    vanished = ending(case, lambda link: link.vanished)
     # Scanners of the Internet vanish all day long: it has to be a controller's address.
     sites = reach_of(case).known_peers | {link.peer for link in timed_out}
     sockets = [one for one in sockets if one["peer"].removeprefix("::ffff:") in sites]
-    if not sockets:
+    if not sockets and not vanished:
         return None
     configured = timers(case)
     cycle = (configured.ping_interval or 0) + (configured.ping_timeout or 0)
     peers = sorted({f"{one['peer']}:{one['peer_port']}" for one in sockets})
-    first = sockets[0]
+    first = sockets[0] if sockets else None
+    pings_on = bool(configured.ping_interval and configured.ping_timeout)
     return Match(
-        0.95 if timed_out else 0.85,
+        0.95 if timed_out and first else 0.85,
         lines(
             f"server: to {listed(peers)}: {first['state']}, {first['send_q']} bytes never "
-            f"acknowledged, sent again with backoff {first.get('backoff')}",
-            *(link.shown() for link in timed_out[-2:]),
+            f"acknowledged, sent again with backoff {first.get('backoff')}"
+            if first
+            else "it answered pings until then, and never the closing frame",
+            *(link.shown() for link in (timed_out or vanished)[-2:]),
             f"pings unanswered for {cycle:g} s (ping interval and timeout) end such a link"
             if cycle and timed_out
             else None,
@@ -993,8 +1037,15 @@ def _ghost(case: Case) -> Match | None:
             "that only ignores pings would still acknowledge them",
         ),
         ruled_out=("ws-ping-unanswered", "nat-idle-silent", "ws-device-idle-timeout"),
+        fix=_LOOK_AT_SITE if pings_on else None,
     )
 
+
+_LOOK_AT_SITE = Fix(
+    "Look at power and network of the site. The server does its part: it pings, and lets a new "
+    "connection of the same controller replace the old one.",
+    "The controller comes back by itself.",
+)
 
 CAUSES: tuple[Cause, ...] = (
     Cause(
@@ -1039,7 +1090,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "fw-firewalld-reject",
         Layer.TCP,
-        "The server's firewall (firewalld's way) rejects the link's port",
+        "A firewall rule of the server rejects the link's port as prohibited",
         Fix(
             "Let the link's port in, in the zone of the interface it comes by.",
             "A SYN is accepted; `firewall-cmd --list-all` shows the port.",
@@ -1071,7 +1122,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "fw-docker-path",
         Layer.TCP,
-        "The port is forwarded to a container, past the firewall's input rules",
+        "A DNAT rule sends the port elsewhere (a container), past nginx and the input rules",
         Fix(
             "Publish the container's port on 127.0.0.1 only and let nginx face the controllers; "
             "rules for published ports belong into the chain DOCKER-USER.",
