@@ -34,6 +34,7 @@ from ptslink.doctor.finding import Finding
 from ptslink.doctor.link_seen import unexamined
 from ptslink.doctor.pattern import patterns
 from ptslink.doctor.stranger import recognized
+from ptslink.doctor.unasked import why_asked
 from ptslink.doctor.unlisted import CONFIDENCE, unlisted
 from ptslink.escape import visible
 
@@ -227,16 +228,23 @@ def _asked(case: Case, causes: Iterable[Cause], broken: list[Check]) -> list[tup
         match = _guarded(broken, cause.id, None, lambda cause=cause: cause.judge(case))  # type: ignore[misc]
         if match is None:
             continue
-        fix = match.fix
-        if fix is not None and fix.auto is Auto.YES and not _same(fix, cause.fix):
+        fix = match.fix or cause.fix
+        why = ""
+        if fix.auto is Auto.YES:
+            lines = match.evidence
+            why = _guarded(
+                broken,
+                cause.id,
+                "",
+                lambda fix=fix, lines=lines: why_asked(fix, lines, case),  # type: ignore[misc]
+            )
+        if not why and fix.auto is Auto.YES and not _same(fix, cause.fix):
             nothing: Case | None = replace(case, evidence=())
             without = without or [_guarded(broken, "own", nothing, lambda: reduced(case))]
             if without[0] is not None and not _led_to(fix, cause, without[0]):
-                match = replace(
-                    match,
-                    fix=replace(fix, auto=Auto.ASK),
-                    evidence=(*match.evidence, "What to change was not told by the server alone."),
-                )
+                why = "What to change was not told by the server alone."
+        if why:
+            match = replace(match, fix=replace(fix, auto=Auto.ASK), evidence=(*match.evidence, why))
         matched.append((cause, match))
     return matched
 

@@ -19,6 +19,7 @@ from ptslink.doctor.collect.service import dialled
 from ptslink.doctor.evidence import Case, Evidence, Status
 from ptslink.doctor.verdict import Verdict, judge
 from unit.doctor.fake_machine import FakeMachine
+from unit.doctor.programs import assert_runnable
 from unit.doctor.traces import CONTROLLER, NOW, attempt, link, records, seen, service_config
 
 TARGET = "ws://192.0.2.7:80/ptsWebSocket"
@@ -31,7 +32,10 @@ SITE = """server {
 
 
 def verdict(*evidence: Evidence, target: str = TARGET) -> Verdict:
-    return judge(Case(target, evidence), CAUSES)
+    found = judge(Case(target, evidence), CAUSES)
+    for finding in found.findings:
+        assert_runnable(finding.fix)
+    return found
 
 
 def own_try(hop: str, port: int, status: int | None = 101, **facts: Any) -> Evidence:
