@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 
 from ptslink.doctor.admission import is_host, is_port
 from ptslink.doctor.attempts import attempts
-from ptslink.doctor.cause import Auto, Fix, Layer, Match
+from ptslink.doctor.cause import LIKELY, Auto, Fix, Layer, Match
 from ptslink.doctor.commands import PROVISION_NGINX, RELOAD, Commands, journal
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 from ptslink.doctor.finding import Finding
 from ptslink.doctor.pattern import link_location
 
 #: The layer and what was seen are certain, the cause is not.
-CONFIDENCE = 0.6
+CONFIDENCE = LIKELY
 
 _SERVER: Commands = (("sudo", "ptslink", "doctor", "--server"),)
 _RECORDS: Commands = (("ptslink", "doctor", "--pattern"),)

@@ -9,6 +9,7 @@ from typing import Any
 import crossplane
 import pytest
 
+from ptslink.doctor.cause import WORDS
 from ptslink.doctor.causes import CAUSES
 from ptslink.doctor.collect import host, network
 from ptslink.doctor.collect import nginx as nginx_collector
@@ -35,6 +36,7 @@ def verdict(*evidence: Evidence, target: str = TARGET) -> Verdict:
     found = judge(Case(target, evidence), CAUSES)
     for finding in found.findings:
         assert_runnable(finding.fix)
+        assert finding.match.confidence in (*WORDS, 1.0)
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ptslink.doctor.admission import is_uri_path
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, GUESS, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.reach import lines, listed
 from ptslink.doctor.collect.host import FULL_BYTES, mount_of
 from ptslink.doctor.commands import journal, written
@@ -77,7 +77,7 @@ def _oom(case: Case) -> Match | None:
     ]
     memory = next((piece.seen for piece in case.all("host.memory")), None)
     return Match(
-        0.97,
+        CERTAIN,
         lines(
             *(f"server: {unit['unit']}: result oom-kill" for unit in by_result),
             f"server: {kills[-1]['line']}" if kills else None,
@@ -105,7 +105,7 @@ def _crash_loop(case: Case) -> Match | None:
             continue
         said = unit.get("last_lines") or ()
         return Match(
-            0.96,
+            CERTAIN,
             lines(
                 f"server: {unit['unit']} is {unit['active']} ({unit['sub']}), result "
                 f"{unit['result']}, exit status {unit.get('exit_status')}, restarted {restarts} "
@@ -152,7 +152,7 @@ def _disk(case: Case) -> Match | None:
     if not full and not spent:
         return None
     return Match(
-        0.97,
+        CERTAIN,
         lines(
             *full,
             *spent,
@@ -194,7 +194,7 @@ def _journal_forgets(case: Case) -> Match | None:
         line = (
             f"server: {_JOURNAL} lies on {one.get('mount')}, a file system of type {kind}, {what}"
         )
-        return Match(0.97, (line,), ("app-dependency-down",))
+        return Match(CERTAIN, (line,), ("app-dependency-down",))
     return None
 
 
@@ -202,7 +202,7 @@ def _directory_closed(case: Case) -> Match | None:
     for unit in _units(case):
         for one in unit.get("closed") or ():
             return Match(
-                0.96,
+                CERTAIN,
                 lines(
                     f"server: {unit['unit']} runs as {one['user']}, who may not enter "
                     f"{one['directory']} (mode {one['mode']}, of {one['owner']})",
@@ -248,7 +248,7 @@ def _emfile(case: Case) -> Match | None:
         if one.get("unit") in ("ptslink.service", "ptslink.socket") and one["queue"] > 0
     ]
     return Match(
-        0.97 if spent and (told or waiting) else 0.9,
+        CERTAIN if spent and (told or waiting) else STRONG,
         lines(
             f"server: ptslink has {used['open']} of {used['limit']} descriptors open"
             if used is not None
@@ -290,7 +290,7 @@ def _cpu(case: Case) -> Match | None:
     # came at all, its pressure is a circumstance and not the cause.
     late = any(piece.status is Status.OK for piece in slow)
     return Match(
-        0.93 if throttled else 0.75 if late and not _upstream_silent(case) else 0.45,
+        STRONG if throttled else LIKELY if late and not _upstream_silent(case) else GUESS,
         lines(
             *(
                 f"server: {unit} had to wait in {share:.0%} of its periods for its CPU quota"
@@ -336,7 +336,7 @@ def _clock(case: Case) -> Match | None:
     if not back and synchronized is None and len(wrong) < 2:
         return None
     return Match(
-        0.95 if back or len(wrong) > 1 else 0.8,
+        STRONG if back or len(wrong) > 1 else LIKELY,
         lines(
             *(
                 f"{place}: the server's clock differs from the one here by {offset:+.0f} s"
@@ -372,7 +372,7 @@ def _upgrade(case: Case) -> Match | None:
             continue
         who = "unattended-upgrades" if run.get("unattended") else "a package upgrade"
         return Match(
-            0.95 if run.get("unattended") else 0.85,
+            STRONG if run.get("unattended") else LIKELY,
             lines(
                 f"server: {who} ran, packages {listed(list(run.get('packages') or ['?']))}",
                 *(f"server: {unit['unit']} was restarted in that time" for unit in restarted),

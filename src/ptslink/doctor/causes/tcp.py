@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from typing import Any
 
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.l3 import packet_loss
 from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed, reach_of
 from ptslink.doctor.commands import Commands, journal, provision
@@ -38,7 +38,7 @@ def _service_down(case: Case) -> Match | None:
             return None
         reset = reach.resets(failed.port)
         return Match(
-            0.97,
+            CERTAIN,
             lines(
                 str(failed),
                 f"server: nothing listens on port {failed.port}",
@@ -66,7 +66,7 @@ def _service_down(case: Case) -> Match | None:
         return None
     first = next((unit for unit in down if unit["unit"] == "nginx.service"), down[0])
     return Match(
-        0.9,
+        STRONG,
         lines(
             *(_state(unit) for unit in down),
             f"server: listening are {_listening(reach)}",
@@ -86,7 +86,7 @@ def _configured_nowhere(reach: Reach, case: Case) -> Match | None:
     if not port or served or reach.listening(int(port), public=False) or reach.server_has_unit:
         return None
     return Match(
-        0.85,
+        LIKELY,
         lines(
             f"server: the service is configured for port {port}, and has no unit that is known",
             f"server: listening are {_listening(reach)}",
@@ -146,7 +146,7 @@ def _bind_loopback(case: Case) -> Match | None:
     if not local:
         return None
     return Match(
-        0.97,
+        CERTAIN,
         lines(
             str(failed),
             f"server: port {failed.port} is served on {listed([one['address'] for one in local])} "
@@ -178,7 +178,7 @@ def _wrong_port(case: Case) -> Match | None:
         if not served:
             return None
         return Match(
-            0.95,
+            STRONG,
             lines(
                 str(failed),
                 f"server: nothing is meant to listen on {failed.port}; the link's ports are "
@@ -195,7 +195,7 @@ def _wrong_port(case: Case) -> Match | None:
         # A port that is dropped while others answer may as well be closed on the way.
         return None
     return Match(
-        0.85,
+        LIKELY,
         lines(str(failed), f"the link answers on {listed([str(port) for port in links])}",
               f"also open: {listed([str(port) for port in open_ones])}" if open_ones else None),
         fix=_use_port(links),
@@ -350,7 +350,7 @@ def _drop(case: Case) -> Match | None:
     if facts.get("dnat"):
         return None
     return Match(
-        0.97 if reach.watch is not None and failed is not None else 0.9,
+        CERTAIN if reach.watch is not None and failed is not None else STRONG,
         _rule_lines(reach, failed, facts),
         ruled_out=("fw-upstream-drop", "fw-site-egress-block", "l3-no-return-route",
                    "l3-rp-filter-asymmetric", "tcp-service-down", "nat-forward-missing-or-hairpin"),
@@ -375,7 +375,7 @@ def _drops_some(case: Case, reach: Reach) -> Match | None:
         if not (_by_chance(rule) or (_names_port(rule, first.port) and (count or syns))):
             continue
         return Match(
-            0.97 if count or syns else 0.92,
+            CERTAIN if count or syns else STRONG,
             (
                 *lost.evidence,
                 *lines(
@@ -421,7 +421,7 @@ def _firewalld(case: Case) -> Match | None:
             return None
         if "prohibited" not in str(found[1]["answer"]):
             return None
-        return Match(0.85, _rule_lines(reach, None, found[1]), fix=_allow(found[1]))
+        return Match(LIKELY, _rule_lines(reach, None, found[1]), fix=_allow(found[1]))
     if failed.ms > AT_ONCE_MS or failed.on_the_way:
         return None
     facts = reach.firewall(failed.port, failed.family)
@@ -431,7 +431,7 @@ def _firewalld(case: Case) -> Match | None:
         return None
     said = [f"server: sent ICMP {codes} to {peer}" for peer, codes in errors.items()]
     return Match(
-        0.97 if rejects else 0.9 if failed.prohibited else 0.7,
+        CERTAIN if rejects else STRONG if failed.prohibited else LIKELY,
         (
             *(_rule_lines(reach, failed, facts) if rejects and facts else (str(failed),)),
             "this error at once is an ICMP message 'prohibited' of a firewall; an unanswered ARP "
@@ -457,7 +457,7 @@ def _reject(case: Case) -> Match | None:
     if failed is None and "prohibited" in str(facts["answer"]):
         return None
     return Match(
-        0.97,
+        CERTAIN,
         (
             *_rule_lines(reach, failed, facts),
             f"server: the port is served; the rule answers with {facts['answer']}, which looks "
@@ -494,7 +494,7 @@ def _limit(case: Case) -> Match | None:
         failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
         if maybe and (failed is not None or refused or logged):
             return Match(
-                0.95,
+                STRONG,
                 lines(
                     str(failed) if failed is not None else None,
                     f"of {len(again)} connections in a row {len(refused)} were refused"
@@ -556,7 +556,7 @@ def _docker(case: Case) -> Match | None:
         return None
     if failed is None:
         return Match(
-            0.9,
+            STRONG,
             lines(
                 f"server: what comes to port {facts['port']} from outside is sent on to "
                 f"{facts['dnat']} before anything here sees it",
@@ -565,7 +565,7 @@ def _docker(case: Case) -> Match | None:
             ),
         )
     return Match(
-        0.93,
+        STRONG,
         lines(
             str(failed),
             f"server: port {failed.port} is sent on to {facts['dnat']} before the input rules "
@@ -591,7 +591,7 @@ def _banned(case: Case) -> Match | None:
         if not known:
             return None
         return Match(
-            0.85,
+            LIKELY,
             lines(*(f"server: the site {one} is banned by jail {by_jail[one]}" for one in known)),
             fix=_unban(known[0], by_jail[known[0]]),
         )
@@ -605,7 +605,7 @@ def _banned(case: Case) -> Match | None:
     if hit:
         jail = by_jail.get(hit[0])
         return Match(
-            0.97,
+            CERTAIN,
             lines(
                 str(failed),
                 _arrived(reach, failed.port),
@@ -619,7 +619,7 @@ def _banned(case: Case) -> Match | None:
         )  # fmt: skip
     if by_jail and reach.watch is None and not turned_away:
         return Match(
-            0.7,
+            LIKELY,
             lines(
                 str(failed),
                 f"server: the port is served and open; banned are {listed(sorted(by_jail))}",
@@ -676,7 +676,7 @@ def _upstream_drop(case: Case) -> Match | None:
     both = any(one.errno == "ETIMEDOUT" for one in reach.elsewhere)
     others = _others_arriving(reach, failed)
     return Match(
-        0.95 if both else 0.8,
+        STRONG if both else LIKELY,
         lines(
             str(failed),
             next((str(one) for one in reach.elsewhere), None),
@@ -700,7 +700,9 @@ def _upstream_reset(reach: Reach, failed: Connect) -> Match | None:
         return None
     if reach.server_seen and not _served_and_open(reach, failed):
         return None
-    return Match(0.75, lines(str(failed), _nearer(failed, nearer)), ruled_out=("tcp-service-down",))
+    return Match(
+        LIKELY, lines(str(failed), _nearer(failed, nearer)), ruled_out=("tcp-service-down",)
+    )
 
 
 def _nearer(failed: Connect, hops: tuple[int, int]) -> str:
@@ -742,7 +744,7 @@ def _egress(case: Case) -> Match | None:
     )
     if failed.prohibited and failed.refuser == gateway:
         return Match(
-            0.93,
+            STRONG,
             lines(
                 str(failed),
                 f"{failed.vantage}: {gateway} is this network's own gateway; the message says "
@@ -753,7 +755,7 @@ def _egress(case: Case) -> Match | None:
         )  # fmt: skip
     if failed.errno == "ETIMEDOUT" and reach.never_left(failed):
         return Match(
-            0.9,
+            STRONG,
             lines(
                 str(failed),
                 f"{failed.vantage}: no SYN to port {failed.port} left this machine's network card, "
@@ -768,7 +770,7 @@ def _egress(case: Case) -> Match | None:
         and (nearer[0] == 0 or reach.connects_elsewhere)
     ):
         return Match(
-            0.9,
+            STRONG,
             lines(
                 str(failed),
                 _nearer(failed, nearer),
@@ -786,7 +788,7 @@ def _egress(case: Case) -> Match | None:
         if not reach.server_seen and failed.errno != "ETIMEDOUT":
             return None
         return Match(
-            0.95 if reach.nothing_arrived else 0.8,
+            STRONG if reach.nothing_arrived else LIKELY,
             lines(
                 str(failed),
                 next((str(one) for one in reach.elsewhere if one.errno is None), None),
@@ -849,7 +851,7 @@ def _forward_wrong_host(case: Case) -> Match | None:
     if elsewhere and not address_ours and not reach.target_is_name and not _maybe_nat(reach, first):
         return None  # the address itself is another machine's
     return Match(
-        0.95 if elsewhere else 0.8,
+        STRONG if elsewhere else LIKELY,
         lines(
             str(first),
             f"what answers says: {banner}" if banner else None,
@@ -890,7 +892,7 @@ def _forward_missing(case: Case) -> Match | None:
     inside = bool(source) and _same_lan(case, str(source))
     if inside and (reach.connects_elsewhere or reach.nothing_arrived):
         return Match(
-            0.93,
+            STRONG,
             lines(
                 str(failed),
                 f"site: its own address {source} is in the server's own network",
@@ -902,7 +904,7 @@ def _forward_missing(case: Case) -> Match | None:
         )
     if _maybe_nat(reach, failed) and reach.nothing_arrived and not reach.connects_elsewhere:
         return Match(
-            0.85,
+            LIKELY,
             lines(
                 str(failed),
                 "server: it has private addresses only, so a router in front of it owns the "
@@ -944,7 +946,7 @@ def _conntrack(case: Case) -> Match | None:
     if reach.site and reach.failed("ETIMEDOUT") is None and not growing:
         return None
     return Match(
-        0.96,
+        CERTAIN,
         lines(
             f"server: {count} of {most} connections tracked",
             f"server: {told} times 'table full, dropping packet' in the kernel log" if told
@@ -973,7 +975,7 @@ def _nat_idle(case: Case) -> Match | None:
     last = hit[-1]
     silence = last.last_pong if last.last_pong is not None else last.seconds
     return Match(
-        0.93 if len(hit) > 1 and not reboots else 0.85,
+        STRONG if len(hit) > 1 and not reboots else LIKELY,
         lines(
             *(link.shown() for link in hit[-3:]),
             f"the last ping was answered by a reset within {last.last_ping:.2f} s, after "
@@ -1023,7 +1025,7 @@ def _ghost(case: Case) -> Match | None:
     first = sockets[0] if sockets else None
     pings_on = bool(configured.ping_interval and configured.ping_timeout)
     return Match(
-        0.95 if timed_out and first else 0.85,
+        STRONG if vanished or (timed_out and first) else LIKELY,
         lines(
             f"server: to {listed(peers)}: {first['state']}, {first['send_q']} bytes never "
             f"acknowledged, sent again with backoff {first.get('backoff')}"

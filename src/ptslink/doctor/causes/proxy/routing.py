@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ptslink.doctor.attempts import Attempt
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
     RETRY_AFTERMATH,
     by_nginx,
@@ -47,7 +47,7 @@ def _https_redirect(case: Case) -> Match | None:
     lines = [f"Location: {target}"] if target else []
     lines += [f"{file}: return {' '.join(args)}" for file, args in rules]
     lines.append("A controller does not follow redirects.")
-    return match(seen, 0.95, *lines, ruled_out=("px-captive-portal", "px-default-server"))
+    return match(seen, STRONG, *lines, ruled_out=("px-captive-portal", "px-default-server"))
 
 
 def _path_rewrite(case: Case) -> Match | None:
@@ -75,7 +75,7 @@ def _path_rewrite(case: Case) -> Match | None:
     if place and with_uri:
         lines.append(f"{where(*place)}: proxy_pass {target} replaces the path by /{uri}.")
     lines += [f"{where(*place)}: rewrite {rule}" for rule in rewrites] if place else []
-    return match(seen, 0.96, *lines, ruled_out=("px-location-404", "hs-wrong-path"))
+    return match(seen, CERTAIN, *lines, ruled_out=("px-location-404", "hs-wrong-path"))
 
 
 def _location_404(case: Case) -> Match | None:
@@ -92,7 +92,7 @@ def _location_404(case: Case) -> Match | None:
     if site:
         listed = ", ".join(f"{p['modifier']} {p['match']}".strip() for p in site["locations"])
         lines.append(f"{site['file']} line {site['line']} has the locations: {listed or 'none'}.")
-    return match(seen, 0.94, *lines, ruled_out=("px-path-rewrite", "hs-wrong-path"))
+    return match(seen, STRONG, *lines, ruled_out=("px-path-rewrite", "hs-wrong-path"))
 
 
 def _default_server(case: Case) -> Match | None:
@@ -110,7 +110,7 @@ def _default_server(case: Case) -> Match | None:
             return None
         seen = failing(case, lambda a: a.source in ("site", "control"))
         line = f"With Host: {named} the link is made; with the address it is not."
-        return match(seen, 0.9, line)
+        return match(seen, STRONG, line)
     wrong = wrong_site(seen, case)
     lines = [f"The request's Host is {seen.host!r}."]
     if wrong:
@@ -122,7 +122,7 @@ def _default_server(case: Case) -> Match | None:
             f"The link is in {right['file']} line {right['line']} ({' '.join(right['names'])})."
         )
     out = ("px-location-404", "px-https-redirect", "hs-malformed-request")
-    return match(seen, 0.95 if wrong else 0.8, *lines, ruled_out=out)
+    return match(seen, STRONG if wrong else LIKELY, *lines, ruled_out=out)
 
 
 def _works_by_name(case: Case) -> str | None:
@@ -146,7 +146,7 @@ def _h2_only(case: Case) -> Match | None:
         plain = [e["port"] for e in site["listen"] if e["http2"] and not e["ssl"]]
         if plain:
             lines.append(f"{site['file']} line {site['line']}: listen {plain[0]} http2 without ssl")
-    return match(seen, 0.97, *lines, ruled_out=("hs-malformed-request",))
+    return match(seen, CERTAIN, *lines, ruled_out=("hs-malformed-request",))
 
 
 def _proxy_protocol_expected(case: Case) -> Match | None:
@@ -174,7 +174,7 @@ def _proxy_protocol_expected(case: Case) -> Match | None:
         return None
     lines += [f"nginx: {told[-1]['text']}"] if told else []
     out = ("px-default-server", "hs-malformed-request", "px-access-denied", "hs-slow-handshake")
-    return match(closed or broken, 0.96 if told and lines else 0.8, *lines, ruled_out=out)
+    return match(closed or broken, CERTAIN if told and lines else LIKELY, *lines, ruled_out=out)
 
 
 def _proxy_protocol_sent(case: Case) -> Match | None:
@@ -185,7 +185,7 @@ def _proxy_protocol_sent(case: Case) -> Match | None:
     lines += [f"First bytes: {seen.first_bytes[:60]!r}"] if seen.first_bytes else []
     lines.append(f"{seen.client or 'Who connects'} is a balancer or proxy, not the controller.")
     out = ("hs-malformed-request", "px-default-server")
-    return match(seen, 0.96, *lines, ruled_out=out)
+    return match(seen, CERTAIN, *lines, ruled_out=out)
 
 
 def _include_missing(case: Case) -> Match | None:
@@ -210,7 +210,7 @@ def _include_missing(case: Case) -> Match | None:
             *RELOAD,
         ),
     )  # fmt: skip
-    return match(None, 0.93, *lines, ruled_out=("px-location-404", "px-default-server",
+    return match(None, STRONG, *lines, ruled_out=("px-location-404", "px-default-server",
                                                 "hs-wrong-path"), fix=fix)  # fmt: skip
 
 
