@@ -51,6 +51,10 @@ STRANGER_SECONDS = 1.5
 _JUDGED = frozenset({"controller-not-allowed", "missing-credentials", "signature-missing"})
 
 
+#: The doctor's own tries, by the place they came from.
+_PROBES = ("site", "control", "local")
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One try to make the link, as far as it was seen."""
@@ -107,7 +111,7 @@ class Attempt:
 
         One that came with a controller's own id speaks for that controller.
         """
-        if self.source not in ("site", "control", "local") or self.code not in _JUDGED:
+        if self.source not in _PROBES or self.code not in _JUDGED:
             return False
         return not self.controller or self.by_probe or self.code != "controller-not-allowed"
 
@@ -176,13 +180,15 @@ class Attempt:
             how = f"answered {self.status}{whose}"
         elif self.events:
             how = str(self.events[0]["text"])[:120]
-        elif self.first_bytes and self.source in ("site", "control", "local"):
+        elif self.first_bytes and self.source in _PROBES:
             how = f"answered with no HTTP: {self.first_bytes[:16]!r}"
         else:
             how = {"fin": "closed without a byte", "rst": "reset"}.get(
                 self.ended or "", self.reason or "no answer"
             )
+        dialled = self.facts.get("address") or self.host if self.source in _PROBES else None
         port = f" on port {self.port}" if self.port else ""
+        port = f" at {dialled}{port}" if dialled else port
         return f"{self.source}: {what}{port} from {self.subject}: {how}"
 
 
@@ -340,7 +346,7 @@ def _serious(failures: Sequence[Attempt], addresses: AbstractSet[str | None]) ->
 def _known(attempt: Attempt, addresses: AbstractSet[str | None]) -> bool:
     """Whether it is a probe's or a controller's; *addresses*: where controllers come from."""
     return bool(
-        attempt.source in ("site", "control", "local")
+        attempt.source in _PROBES
         or attempt.controller
         or attempt.upgrade
         or attempt.speaks_proxy_protocol  # no scanner's, a balancer's

@@ -302,8 +302,13 @@ def _nobody_runs(case: Case) -> bool:
 
 
 def _loop_blocked(case: Case) -> Match | None:
-    if _nobody_runs(case):
-        return None
+    looping = any(
+        piece.facts.get("unit") == "ptslink.service"
+        and piece.facts.get("active") in ("activating", "failed", "inactive")
+        for piece in case.all("host.unit")
+    )
+    if looping or _nobody_runs(case):
+        return None  # what hangs runs; what restarts over and over does not hang
     stuck, queued = _backlogged(case), _queued(case)
     hang = failing(case, lambda a: a.event("header-timeout") is not None)
     mute = [
@@ -730,7 +735,13 @@ CAUSES: tuple[Cause, ...] = (
             ),
         ),
         _loop_blocked,
-        (*RETRY_AFTERMATH, "px-read-timeout-60", "px-upstream-timeout", "ws-ping-unanswered"),
+        (
+            *RETRY_AFTERMATH,
+            "px-read-timeout-60",
+            "px-upstream-timeout",
+            "ws-ping-unanswered",
+            "tcp-accept-queue-full",
+        ),
     ),
     Cause(
         "app-first-message",

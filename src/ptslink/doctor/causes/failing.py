@@ -161,6 +161,9 @@ def match(
     ruled_out: tuple[str, ...] = (),
     fix: Fix | None = None,
 ) -> Match:
-    """A match that shows the attempt first, then why it means this."""
+    """A match that shows the attempt first, then why it means this, and what nginx's log says."""
     shown = (attempt.shown(),) if attempt is not None else ()
-    return Match(confidence, (*shown, *lines), ruled_out, fix)
+    said = " ".join((*shown, *lines))
+    events = attempt.events[:1] if attempt is not None else ()
+    told = [f"nginx: {e['text']}" for e in events if str(e["text"])[:120] not in said]
+    return Match(confidence, (*shown, *lines, *told), ruled_out, fix)

@@ -469,7 +469,7 @@ CAUSES: tuple[Cause, ...] = (
             ansible={"pts_server_open_files": 65536},
         ),
         _emfile,
-        aftermath=(*_WHAT_FOLLOWS, "app-event-loop-blocked"),
+        aftermath=(*_WHAT_FOLLOWS, "app-event-loop-blocked", "tcp-accept-queue-full"),
     ),
     Cause(
         "host-cpu-starved",

@@ -1049,7 +1049,46 @@ _LOOK_AT_SITE = Fix(
     "The controller comes back by itself.",
 )
 
+
+def _queue_full(case: Case) -> Match | None:
+    """Connections that the kernel has made and nobody takes."""
+    reach = reach_of(case)
+    full = [
+        one
+        for one in reach.listeners or ()
+        if one["port"] in (reach.link_ports or [reach.port])
+        and one.get("process") != "systemd"
+        and one["queue"] >= one["backlog"] > 0
+    ]
+    grew = reach.grew("TcpExtListenOverflows") or 0
+    if not full or (reach.connected and not grew):
+        return None
+    return Match(
+        STRONG,
+        lines(
+            *(f"server: port {one['port']} of {one['process']} (pid {one['pid']}): {one['queue']} "
+              f"connections wait to be accepted, {one['backlog']} may" for one in full),
+            f"server: {grew} connections were dropped for that meanwhile" if grew else None,
+        ),
+        ruled_out=("l3-packet-loss", "fw-upstream-drop", "tcp-service-down"),
+    )  # fmt: skip
+
+
 CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "tcp-accept-queue-full",
+        Layer.TCP,
+        "Connections wait to be accepted: the program that listens does not take them",
+        Fix(
+            "Look whether it hangs or is stopped (STAT T, D) and what it waits for, then restart "
+            "it. Take its stack first: after the restart nobody knows.",
+            "Recv-Q of the listener is 0.",
+            Auto.ASK,
+            commands=(("ss", "-ltnp"), ("ps", "-eo", "pid,stat,wchan:20,etime,args")),
+        ),
+        _queue_full,
+        aftermath=("px-upstream-timeout",),
+    ),
     Cause(
         "tcp-service-down",
         Layer.TCP,

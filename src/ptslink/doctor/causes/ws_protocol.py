@@ -102,7 +102,15 @@ def _utf8(case: Case) -> Match | None:
     if not hits:
         return None
     line = "A text message is not UTF-8: most likely a name in a Windows code page."
-    return Match(CERTAIN, _shown(hits, line), ("app-handler-exception", "ws-bad-frame"))
+    sure = _named(hits, "not-utf8")
+    return Match(sure, _shown(hits, line), ("app-handler-exception", "ws-bad-frame"))
+
+
+def _named(hits: list[Link], code: str) -> float:
+    """How sure a close code makes: alone, it may have been sent for another reason."""
+    last = hits[-1]
+    told = last.code == code or last.first_bytes or (last.close_sent and last.close_sent[1])
+    return CERTAIN if told else LIKELY
 
 
 def _too_big(case: Case) -> Match | None:
@@ -126,7 +134,8 @@ def _too_big(case: Case) -> Match | None:
         PROVISION_SERVER,
         {"pts_server_message_bytes_max": max(4 * 1024 * 1024, 4 * int(limit or 0))},
     )
-    return Match(CERTAIN, _shown(hits, *lines), ("app-handler-exception",), fix)
+    sure = _named(hits, "message-too-big")
+    return Match(sure, _shown(hits, *lines), ("app-handler-exception",), fix)
 
 
 _BAD_FRAMES = (

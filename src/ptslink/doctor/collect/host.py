@@ -329,7 +329,7 @@ def _units(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> list[Evi
             if not journal_refused(log):
                 lines = [line[:200] for line in log.text.splitlines()]
                 facts["start_limit"] = "repeated too quickly" in log.text
-                facts["last_lines"] = lines[-5:]
+                facts["last_lines"] = last_words(lines)
                 facts["closed"] = closed(machine, show)
                 facts["denied"] = [line for line in lines if _DENIED.search(line)][-3:]
         seen = f"{facts['unit']}: {facts['active']} ({facts['sub']}), result {facts['result']}"
@@ -340,6 +340,20 @@ def _units(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> list[Evi
             status = Status.UNKNOWN  # nobody meant it to run
         pieces.append(watch.piece("host.unit", status, seen, facts))
     return pieces
+
+
+#: What systemd says of every unit that ends, whatever the process said before.
+_SYSTEMDS = re.compile(
+    r"(?:Start(?:ed|ing)|Stopp(?:ed|ing)|Scheduled restart|Failed to start)\b"
+    r"|\S+\.(?:service|socket): (?!Failed at step|Unable to locate)"
+)
+
+
+def last_words(lines: Sequence[str]) -> list[str]:
+    """The last five of a unit's lines that are the process's own; systemd's where there are none
+    (why it could not even run the program is systemd's to say)."""
+    own = [line for line in lines if line.strip() and not _SYSTEMDS.match(line)]
+    return (own or list(lines))[-5:]
 
 
 def closed(machine: Machine, show: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -69,13 +69,18 @@ def _access_denied(case: Case) -> Match | None:
     return match(seen, STRONG, *lines, ruled_out=("hs-id-unknown", "hs-origin-rejected"))
 
 
+#: nginx's own passwords: none was sent, or a wrong one.
+_AUTH = ("auth-required", "auth-wrong")
+
+
 def _auth_required(case: Case) -> Match | None:
     seen = failing(
-        case, lambda a: a.status in (401, 407) and (by_nginx(a) or bool(a.event("auth-required")))
+        case, lambda a: a.status in (401, 407) and (by_nginx(a) or bool(a.event(*_AUTH)))
     )
     if seen is None or seen.status == 407:
         return None
-    lines = []
+    event = seen.event(*_AUTH)
+    lines = [f"nginx: {event['text']}"] if event else []
     if challenge := seen.header("WWW-Authenticate"):
         lines.append(f"WWW-Authenticate: {challenge}")
     place = link_location(case)

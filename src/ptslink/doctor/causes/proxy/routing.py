@@ -47,7 +47,8 @@ def _https_redirect(case: Case) -> Match | None:
     lines = [f"Location: {target}"] if target else []
     lines += [f"{file}: return {' '.join(args)}" for file, args in rules]
     lines.append("A controller does not follow redirects.")
-    return match(seen, STRONG, *lines, ruled_out=("px-captive-portal", "px-default-server"))
+    sure = STRONG if target or rules else LIKELY
+    return match(seen, sure, *lines, ruled_out=("px-captive-portal", "px-default-server"))
 
 
 def _path_rewrite(case: Case) -> Match | None:
