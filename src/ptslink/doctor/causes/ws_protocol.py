@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable
 
 from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
@@ -46,10 +45,6 @@ def _shown(hits: list[Link], *lines: str) -> tuple[str, ...]:
 
 def _period(hits: list[Link]) -> float:
     return statistics.median(b.began - a.began for a, b in itertools.pairwise(hits))
-
-
-def _coded(*codes: str) -> Callable[[Link], bool]:
-    return lambda link: link.code in codes
 
 
 def _rsv1(case: Case) -> Match | None:

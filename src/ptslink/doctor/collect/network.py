@@ -64,8 +64,6 @@ COUNTERS = (
 LINK_UNITS = ("nginx.service", "ptslink.service", "ptslink.socket")
 #: The service's port where its configuration may not be read.
 DEFAULT_PORT = 3000
-#: Names of processes that serve the link.
-SERVING = ("nginx", "ptslink", "python3", "python")
 
 
 @dataclass(frozen=True, slots=True)
