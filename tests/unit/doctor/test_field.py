@@ -370,3 +370,14 @@ def test_the_server_dials_its_own_address_as_a_controller_does() -> None:
     assert dialled(listening("127.0.0.1"), 80, own) == ["127.0.0.1"]
     assert dialled(listening("::", "both"), 80, []) == ["127.0.0.1"]
     assert dialled(listening("0.0.0.0"), 443, own) == []
+
+
+def test_a_journal_that_was_begun_anew_is_loud_and_nothing_is_healthy() -> None:
+    """The seen line is the collector's of a service whose /health tells of it."""
+    gone = Evidence("service.live", Status.FAILED,
+                    "health ok; 2 controllers connected; CONFIRMED RECORDS ARE GONE: a new journal",
+                    {"health": {"status": "ok", "journal": {"ok": True, "replaced": "a new one"}},
+                     "controllers": [{"id": "A1"}], "now": NOW}, 1.0, "server")  # fmt: skip
+    found = verdict(gone, records(), own_try("service", 3000), own_try("nginx", 80))
+    assert not found.healthy
+    assert "CONFIRMED RECORDS ARE GONE" in str(found.findings[0].match.evidence)

@@ -1056,7 +1056,7 @@ def _queue_full(case: Case) -> Match | None:
     full = [
         one
         for one in reach.listeners or ()
-        if one["port"] in (reach.link_ports or [reach.port])
+        if one["port"] in (*reach.link_ports, reach.port)
         and one.get("process") != "systemd"
         and one["queue"] >= one["backlog"] > 0
     ]
