@@ -25,7 +25,7 @@ _VARIABLES: Mapping[str, tuple[str, str]] = {
 }
 #: Limits that keep strangers out, by table and key of the service's configuration.
 _LIMITS = {("limits", "failures_per_minute"), ("limits", "connections_per_address")}
-_QUOTED = re.compile(r"(/etc/nginx/\S+) line \d+")
+_QUOTED = re.compile(r"(/etc/nginx/[^\s:]+)(?: line |:)\d+")
 #: The files of nginx that provisioning writes.
 _OURS = re.compile(r"/etc/nginx/(?:conf\.d/ptslink[^/]*\.conf|nginx\.conf)")
 

@@ -167,6 +167,8 @@ UNASKED = [
     (fix_of((("ufw", "delete", "limit", "80/tcp"),)), "active", 0, "ask"),
     (fix_of(PROVISION_NGINX, seen_line=LINE.format("/etc/nginx/sites-enabled/lb")), "active", 0,
      "ask"),
+    (fix_of(PROVISION_NGINX, seen_line="nginx -t: duplicate in /etc/nginx/sites-enabled/tea:1"),
+     "active", 0, "ask"),
     (fix_of(PROVISION_NGINX, seen_line=LINE.format("/etc/nginx/conf.d/ptslink.conf")), "active", 0,
      "yes"),
 ]  # fmt: skip

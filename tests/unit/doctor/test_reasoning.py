@@ -8,6 +8,7 @@ import pytest
 
 from ptslink.doctor.cause import CERTAIN, LIKELY
 from ptslink.doctor.causes import CAUSES
+from ptslink.doctor.collect import _ROOMS
 from ptslink.doctor.collect.host import last_words
 from ptslink.doctor.collect.nginx_log import KINDS
 from ptslink.doctor.collect.service import LOG_KINDS
@@ -148,3 +149,8 @@ def test_the_last_words_are_the_process_s_own() -> None:
     refused = ["ptslink.service: Failed at step EXEC spawning x: Permission denied", *lines[2:]]
     assert last_words(refused) == refused[:1]
     assert last_words(lines[2:]) == lines[2:]
+
+
+def test_the_link_is_tried_before_the_logs_are_read_that_say_what_became_of_it() -> None:
+    rooms = list(_ROOMS)
+    assert rooms.index("service") < rooms.index("nginx")

@@ -175,7 +175,8 @@ def _proxy_protocol_expected(case: Case) -> Match | None:
         return None
     lines += [f"nginx: {told[-1]['text']}"] if told else []
     out = ("px-default-server", "hs-malformed-request", "px-access-denied", "hs-slow-handshake")
-    return match(closed or broken, CERTAIN if told and lines else LIKELY, *lines, ruled_out=out)
+    sure = CERTAIN if told and config else STRONG if lines else LIKELY
+    return match(closed or broken, sure, *dict.fromkeys(lines), ruled_out=out)
 
 
 def _proxy_protocol_sent(case: Case) -> Match | None:
