@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from ptslink.doctor.admission import is_host, is_port
 from ptslink.doctor.attempts import attempts
 from ptslink.doctor.cause import LIKELY, Auto, Fix, Layer, Match
+from ptslink.doctor.collect.nginx_config import location_for, site_for
 from ptslink.doctor.commands import PROVISION_NGINX, RELOAD, Commands, journal
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 from ptslink.doctor.finding import Finding
@@ -111,11 +112,12 @@ def _logged(failed: Evidence, case: Case) -> Iterator[str]:
     told = [f"nginx's log: {event['text']}" for a in own[-3:] for event in a.events]
     told += [f"the service's record: {a.reason}" for a in own[-3:] if a.reason]
     if not told:
+        since = float(case.fact("nginx.process", "reloaded") or 0.0)  # before, it was another one
         events = [
             event
             for piece in case.all("nginx.error")
             for event in piece.facts["events"]
-            if event["kind"] not in _ROUTINE
+            if event["kind"] not in _ROUTINE and event["time"] >= since - 1.0
         ]
         told = [f"nginx's log, the newest: {event['text']}" for event in events[-2:]]
     yield from told
@@ -254,7 +256,7 @@ def _in_nginx(own: Evidence, service: Evidence, case: Case) -> Place:
     what = f"answers {status}" if status not in (None, 101) else "does not make the link"
     seen = [f"asked on the server itself: {own.seen}",
             f"the service behind it, asked directly: {service.seen}"]  # fmt: skip
-    seen += _directives(case)
+    seen += _directives(own, case)
     if facts.get("ended") == "timeout":
         return Place(
             Layer.PROXY,
@@ -285,17 +287,30 @@ def _in_nginx(own: Evidence, service: Evidence, case: Case) -> Place:
     )
 
 
-def _directives(case: Case) -> list[str]:
-    """Where the link goes through nginx, and what there is told to answer by itself."""
+def _directives(own: Evidence, case: Case) -> list[str]:
+    """Which site of nginx answered, where the link goes, and what is told to answer by itself."""
+    facts, config = own.facts, case.first("nginx.config")
+    lines = []
+    levels: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+    if config is not None and facts.get("port"):
+        address = str(facts.get("address") or "")
+        host = str(facts.get("host") or address)
+        site = site_for(config.facts, int(facts["port"]), host, address)
+        if site is not None:
+            place = location_for(site, str(facts.get("path") or "/"))
+            lines.append(f"{site['file']} line {site['line']} answers there")
+            levels.append((site, place or site))
     found = link_location(case)
     if found is None:
-        return ["no location of nginx passes the link's path on to the service"]
-    site, place = found
-    lines = [f"the link's location is in {site['file']} line {place['line']}"]
+        lines.append("no location of nginx passes the link's path on to the service")
+    elif not any(site is found[0] for site, _ in levels):
+        lines.append(f"the link's location is in {found[0]['file']} line {found[1]['line']}")
+        levels.append(found)
     lines += [
         f"{site['file']} line {rule['line']}: return {' '.join(rule['args'])}"
         + (f", if {rule['if']}" if rule["if"] else "")
-        for rule in place["settings"].get("return") or ()
+        for site, level in levels
+        for rule in level["settings"].get("return") or ()
     ]
     return lines
 

@@ -381,3 +381,26 @@ def test_a_journal_that_was_begun_anew_is_loud_and_nothing_is_healthy() -> None:
     found = verdict(gone, records(), own_try("service", 3000), own_try("nginx", 80))
     assert not found.healthy
     assert "CONFIRMED RECORDS ARE GONE" in str(found.findings[0].match.evidence)
+
+
+def test_the_site_that_answers_on_the_very_address_is_named_with_its_line(tmp_path: Any) -> None:
+    tea = "server {\n listen 192.0.2.7:80;\n return 418;\n}"
+    first = verdict(
+        service_config(listen={"port": 3000}),
+        configured(tmp_path, site=SITE, tea=tea),
+        own_try("service", 3000),
+        own_try("nginx", 80, address="127.0.0.1", host="127.0.0.1:80"),
+        own_try("nginx", 80, 418, address="192.0.2.7", host="192.0.2.7:80"),
+    ).findings[0]
+    assert first.id == "unlisted-proxy"
+    assert f"{tmp_path}/tea line 3: return 418" in first.match.evidence
+
+
+@pytest.mark.parametrize(("reloaded", "told"), [(NOW + 60, False), (NOW - 60, True)])
+def test_what_an_earlier_nginx_logged_is_not_quoted(reloaded: float, told: bool) -> None:
+    process = seen("nginx.process", running=True, reloaded=reloaded, test_ok=True)
+    event = {"time": NOW, "kind": "no-file", "text": "open() failed", "client": "203.0.113.5",
+             "request": None, "port": 80}  # fmt: skip
+    log = seen("nginx.error", file=["e"], hidden=False, events=[event])
+    found = verdict(process, log, own_try("service", 3000), own_try("nginx", 80, 418))
+    assert ("open() failed" in str(found.findings[0].match.evidence)) is told

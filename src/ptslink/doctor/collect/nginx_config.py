@@ -231,15 +231,27 @@ def _number_of(block: Sequence[Directive], name: str) -> int | None:
     )
 
 
-def site_for(config: Mapping[str, Json], port: int, host: str) -> dict[str, Any] | None:
+def site_for(
+    config: Mapping[str, Json], port: int, host: str, address: str = ""
+) -> dict[str, Any] | None:
     """The server block nginx picks for a port and the Host a client sends (its port cut off).
 
-    Order of nginx: exact name, wildcard at the start, wildcard at the end, regular expression,
+    A block that listens on the very *address* dialled goes before those that listen on all. Then,
+    in nginx's order: exact name, wildcard at the start, wildcard at the end, regular expression,
     default server of the port.
     """
     listening: list[tuple[dict[str, Any], bool]] = []
+    exact = any(
+        (entry["address"], entry["port"]) == (address, port)
+        for site in config.get("sites", [])
+        for entry in site["listen"]
+    )
     for site in config.get("sites", []):
-        here = [entry for entry in site["listen"] if entry["port"] == port]
+        here = [
+            entry
+            for entry in site["listen"]
+            if entry["port"] == port and (not exact or entry["address"] == address)
+        ]
         if here:
             listening.append((site, any(entry["default"] for entry in here)))
     host = re.sub(r":\d+$", "", host).lower()
