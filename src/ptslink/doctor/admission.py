@@ -157,11 +157,13 @@ _network = _text("IP address or network", is_network)
 _host = _text("host name", _is_name)
 _unit = _text("name of a systemd unit", _UNIT.fullmatch)
 _file = _text("file of a systemd unit", _UNIT_FILE.fullmatch)
+_directory = _text("directory", re.compile(r"/[A-Za-z0-9._/@+-]{0,255}", re.ASCII).fullmatch)
 _jail = _text("name of a jail", _JAIL.fullmatch)
 _setting = _text("setting of the sandbox", SETTINGS.__contains__)
 _manager = _text(
     "name of a firewall", ("ufw", "firewalld", "nftables", "iptables", "none").__contains__
 )
+_chain = _text("name of a chain", re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}").fullmatch)
 _errno = _text("name of an error", re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII).fullmatch)
 _words = _text("text", lambda _: True)
 _port = _number("port", is_port)
@@ -170,7 +172,13 @@ _flag = _number("yes or no", lambda value: isinstance(value, bool))
 
 _ends = _record(address=_address, family=_words, port=_port, errno=_errno, source=_address)
 _answer = _record(
-    port=_port, path=_words, status=_whole, errno=_errno, controller_id=_words, scheme=_words
+    port=_port,
+    path=_words,
+    status=_whole,
+    errno=_errno,
+    controller_id=_words,
+    scheme=_words,
+    address=_address,
 )
 _offer = _record(port=_port)
 _of_unit = _record(unit=_unit, pid=_whole)
@@ -198,6 +206,8 @@ _SHAPES: Mapping[str, _Check] = {
     "net.firewall": _record(
         port=_port, source=_address, manager=_manager, verdict=_words, rule=_words, answer=_words,
         maybe=_each(_words), dnat=_words,
+        gone=_manager,
+        at=_record(family=_chain, table=_chain, chain=_chain, dialect=_chain),
     ),
     "net.listeners": _record(
         listeners=_each(
@@ -212,7 +222,10 @@ _SHAPES: Mapping[str, _Check] = {
     ),
     "host.descriptors": _of_unit,
     "host.sandbox": _record(unit=_unit, settings=_each(_record(file=_file, name=_setting))),
-    "host.unit": _record(unit=_unit, pid=_whole, active=_words, load=_words),
+    "host.unit": _record(
+        unit=_unit, pid=_whole, active=_words, load=_words,
+        closed=_each(_record(directory=_directory)),
+    ),
 }  # fmt: skip
 
 

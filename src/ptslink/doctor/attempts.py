@@ -21,13 +21,14 @@ Facts read (``?`` = may be missing):
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
-from ptslink.doctor.evidence import Case, Evidence, Json, Status
+from ptslink.doctor.evidence import Case, Evidence, Json, Status, once
 from ptslink.doctor.probe_traces import (
     is_variation,
     still_trying,
@@ -48,6 +49,10 @@ STRANGER_SECONDS = 1.5
 
 #: Refusals of ours that a probe, which is no controller, gets from a service that is well.
 _JUDGED = frozenset({"controller-not-allowed", "missing-credentials", "signature-missing"})
+
+
+#: The doctor's own tries, by the place they came from.
+_PROBES = ("site", "control", "local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ class Attempt:
 
         One that came with a controller's own id speaks for that controller.
         """
-        if self.source not in ("site", "control", "local") or self.code not in _JUDGED:
+        if self.source not in _PROBES or self.code not in _JUDGED:
             return False
         return not self.controller or self.by_probe or self.code != "controller-not-allowed"
 
@@ -141,6 +146,19 @@ class Attempt:
         return (self.controller or "").startswith(PROBE_ID_PREFIX)
 
     @property
+    def speaks_proxy_protocol(self) -> bool:
+        """Whether it began with the PROXY protocol's line, of version 1 or 2 (its section 2).
+
+        Of version 2 nginx skips the empty lines in front and logs up to the next one: a zero byte.
+        """
+        start = self.first_bytes.lstrip(b"\r\n")
+        return (
+            self.code == "proxy-protocol"
+            or start.startswith((b"PROXY ", b"\0\r\nQUIT\n"))
+            or (start == b"\0" and self.source == "nginx")
+        )
+
+    @property
     def handshake(self) -> Mapping[str, Json] | None:
         """The event of a TLS handshake that failed: before it, nobody says who he is."""
         return self.event("tls-failed", "tls-alert", "tls-rejected", "tls-closed")
@@ -162,13 +180,15 @@ class Attempt:
             how = f"answered {self.status}{whose}"
         elif self.events:
             how = str(self.events[0]["text"])[:120]
-        elif self.first_bytes and self.source in ("site", "control", "local"):
+        elif self.first_bytes and self.source in _PROBES:
             how = f"answered with no HTTP: {self.first_bytes[:16]!r}"
         else:
             how = {"fin": "closed without a byte", "rst": "reset"}.get(
                 self.ended or "", self.reason or "no answer"
             )
+        dialled = self.facts.get("address") or self.host if self.source in _PROBES else None
         port = f" on port {self.port}" if self.port else ""
+        port = f" at {dialled}{port}" if dialled else port
         return f"{self.source}: {what}{port} from {self.subject}: {how}"
 
 
@@ -208,6 +228,7 @@ class Trouble:
         return tuple(attempt for attempt in self.failures if attempt.limited)
 
 
+@once
 def attempts(case: Case) -> list[Attempt]:
     """Every attempt of the case, each once, in order of time (probes, which have none, last)."""
     traces = _traced(case)
@@ -218,6 +239,7 @@ def attempts(case: Case) -> list[Attempt]:
     return sorted(kept, key=lambda a: a.at or 0.0) + probes
 
 
+@once
 def troubles(case: Case) -> list[Trouble]:
     """Who does not get through now, probes first."""
     every = attempts(case)
@@ -324,9 +346,10 @@ def _serious(failures: Sequence[Attempt], addresses: AbstractSet[str | None]) ->
 def _known(attempt: Attempt, addresses: AbstractSet[str | None]) -> bool:
     """Whether it is a probe's or a controller's; *addresses*: where controllers come from."""
     return bool(
-        attempt.source in ("site", "control", "local")
+        attempt.source in _PROBES
         or attempt.controller
         or attempt.upgrade
+        or attempt.speaks_proxy_protocol  # no scanner's, a balancer's
         or (attempt.client in addresses and attempt.handshake is None)
     )
 
@@ -359,13 +382,14 @@ def of_probe(piece: Evidence) -> Attempt | None:
     answer = dict(headers)
     raw = str(facts.get("first_bytes") or "")
     hop = facts.get("hop")
+    at_hop = f"{hop} ({facts['address']})" if facts.get("address") else hop
     source = "local" if piece.probe == "link.local" else piece.vantage
     status = facts.get("status")
     body = str(facts.get("body") or "")
     verdict = _own_answer(body)
     attempt = Attempt(
         source=source,
-        subject=f"the probe at {hop}" if hop else f"the probe ({piece.vantage})",
+        subject=f"the probe at {at_hop}" if hop else f"the probe ({piece.vantage})",
         at=None,
         controller=facts.get("controller_id"),
         status=status,
@@ -556,16 +580,26 @@ def _of_access(line: Mapping[str, Json]) -> Attempt:
 def _with_events(proxied: Sequence[Attempt], events: Iterable[Mapping[str, Json]]) -> list[Attempt]:
     """Access lines with their error events; events that left no access line stand alone."""
     joined = list(proxied)
+    by_client: dict[str | None, list[tuple[float, int]]] = {}
+    for index, attempt in enumerate(joined):
+        if attempt.at is not None:
+            by_client.setdefault(attempt.client, []).append((attempt.at, index))
+    for times in by_client.values():
+        times.sort()
     for event in events:
-        best: int | None = None
-        for index, attempt in enumerate(joined):
-            if attempt.source == "nginx" and _belongs(event, attempt):
-                away = abs((attempt.at or 0.0) - event["time"])
-                if best is None or away < abs((joined[best].at or 0.0) - event["time"]):
-                    best = index
-        if best is not None:
-            joined[best] = replace(joined[best], events=(*joined[best].events, event))
+        times = by_client.setdefault(event.get("client"), [])
+        first = bisect_left(times, (event["time"] - SAME_SECONDS, 0))
+        last = bisect_right(times, (event["time"] + SAME_SECONDS, len(joined)))
+        near = [
+            (abs(at - event["time"]), index)
+            for at, index in times[first:last]
+            if _belongs(event, joined[index])
+        ]
+        if near:
+            index = min(near)[1]
+            joined[index] = replace(joined[index], events=(*joined[index].events, event))
         elif event.get("client"):
+            insort(times, (event["time"], len(joined)))
             joined.append(_of_event(event))
     return joined
 

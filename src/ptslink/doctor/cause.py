@@ -56,11 +56,23 @@ class Fix:
         return "\n".join(map(shlex.join, self.commands)) or None
 
 
+#: How sure a cause may be; nothing between. The evidence sets it apart from every neighbour that
+#: is known, and neither the matrix nor a mutation has shown another one with it:
+CERTAIN = 0.97
+#: it sets it apart from its neighbours, but for one that nobody could look at.
+STRONG = 0.92
+#: One observation of several that it takes: a code alone (1006, 1007, 502, 3xx) is never more.
+LIKELY = 0.75
+#: Shown, and never ahead of what is known.
+GUESS = 0.4
+WORDS = {CERTAIN: "certain", STRONG: "strong", LIKELY: "likely", GUESS: "a guess"}
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """That a cause explains a case."""
 
-    #: 0 to 1. Above 0.9: the evidence sets it apart from every neighbour it is known to have.
+    #: One of the above.
     confidence: float
     #: What was seen, a line each, with the figures.
     evidence: tuple[str, ...]

@@ -7,10 +7,11 @@ JSON, and judged elsewhere. Evidence from several vantage points makes one :clas
 from __future__ import annotations
 
 import enum
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 #: Plain JSON data: what json.loads gives.
 Json = Any
@@ -85,15 +86,13 @@ class Case:
 
     target: str
     evidence: Sequence[Evidence]
+    #: What has been worked out of this very evidence, by the function that did; see :func:`once`.
+    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def all(self, probe: str, vantage: str | None = None) -> Iterator[Evidence]:
         """Every piece of evidence of a probe that ran (skipped ones prove nothing)."""
-        for piece in self.evidence:
-            if (
-                piece.probe == probe
-                and piece.status is not Status.SKIPPED
-                and vantage in (None, piece.vantage)
-            ):
+        for piece in _by_probe(self).get(probe, ()):
+            if vantage in (None, piece.vantage):
                 yield piece
 
     def first(self, probe: str, vantage: str | None = None) -> Evidence | None:
@@ -109,3 +108,32 @@ class Case:
 
     def vantages(self) -> list[str]:
         return list(dict.fromkeys(piece.vantage for piece in self.evidence))
+
+
+_Result = TypeVar("_Result")
+
+
+def once(work: Callable[[Case], _Result]) -> Callable[[Case], _Result]:
+    """*work*, done when it is first asked for and once a case: all causes share its result.
+
+    Nobody changes what it returns. One that raises is tried again when it is asked again.
+    """
+
+    @functools.wraps(work)
+    def analysis(case: Case) -> _Result:
+        if analysis not in case.known:
+            case.known[analysis] = work(case)
+        result: _Result = case.known[analysis]
+        return result
+
+    return analysis
+
+
+@once
+def _by_probe(case: Case) -> Mapping[str, Sequence[Evidence]]:
+    """The pieces of each probe that ran, in their order."""
+    found: dict[str, list[Evidence]] = {}
+    for piece in case.evidence:
+        if piece.status is not Status.SKIPPED:
+            found.setdefault(piece.probe, []).append(piece)
+    return found

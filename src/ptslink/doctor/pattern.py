@@ -25,7 +25,8 @@ from ptslink.doctor.attempts import (
     troubles,
 )
 from ptslink.doctor.collect.nginx_config import location_for, passes_to
-from ptslink.doctor.evidence import Case, Evidence, Json, Status
+from ptslink.doctor.evidence import Case, Evidence, Json, Status, once
+from ptslink.handshake.path import link_path
 
 #: Links of different controllers that end within this many seconds of each other end together.
 TOGETHER_SECONDS = 1.5
@@ -102,6 +103,13 @@ class Link:
         closes = [close[0] for close in (self.close_sent, self.close_rcvd) if close]
         return bool(closes) and all(code in (1000, 1001, 1005, 1012) for code in closes)
 
+    @property
+    def vanished(self) -> bool:
+        """Whether the other side answered pings and then nothing at all, not even the close: its
+        power or its network went. Who lives on answers the close, or its kernel the FIN."""
+        answered = self.close_rcvd is not None or self.transport == "fin"
+        return self.code == "ping-timeout" and bool(self.pongs) and not answered
+
     def event(self, *kinds: str) -> Mapping[str, Json] | None:
         return next((event for event in self.events if event["kind"] in kinds), None)
 
@@ -139,6 +147,7 @@ def near(value: float | None, timer: float | None) -> bool:
     return -0.1 <= value - timer <= 0.4 + 0.01 * timer
 
 
+@once
 def timers(case: Case) -> Timers:
     """The timers in force, from the evidence of the case."""
     config = case.fact("service.config", "config") or {}
@@ -157,6 +166,7 @@ def timers(case: Case) -> Timers:
     )
 
 
+@once
 def link_settings(case: Case) -> dict[str, Any]:
     """nginx's effective settings where the link goes through it, or {}.
 
@@ -167,6 +177,7 @@ def link_settings(case: Case) -> dict[str, Any]:
     return location[1]["settings"] if location else {}
 
 
+@once
 def link_location(case: Case) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The server block and the location that pass the link on to the service."""
     config = case.fact("service.config", "config") or {}
@@ -190,6 +201,7 @@ def link_location(case: Case) -> tuple[dict[str, Any], dict[str, Any]] | None:
 # --- Links -------------------------------------------------------------------------------------
 
 
+@once
 def links(case: Case) -> list[Link]:
     """Every ended link of a controller, each once, in order of their ends."""
     recorded = [
@@ -209,7 +221,8 @@ def links(case: Case) -> list[Link]:
         for line in piece.facts["lines"]
         if line.get("status") == 101 and line.get("request_seconds") is not None
     ]
-    joined = [_joined(link, proxied) for link in recorded]
+    lines = _by_who(proxied)
+    joined = [_joined(link, lines.get(link.controller, ())) for link in recorded]
     # An nginx that is killed writes no line: that it carried the link, our own record tells.
     carried = {
         (record.get("controller"), round(record["at"]))
@@ -223,11 +236,11 @@ def links(case: Case) -> list[Link]:
         else link
         for link in joined
     ]
-    used = {(link.controller, round(link.at, 3)) for link in joined}
+    used = _by_who(joined)
     alone = [
         line
         for line in proxied
-        if not any(line.controller == c and abs(line.at - at) <= SAME_SECONDS for c, at in used)
+        if not any(abs(line.at - own.at) <= SAME_SECONDS for own in used.get(line.controller, ()))
     ]
     captured = [
         _of_stream(piece.facts)
@@ -240,6 +253,13 @@ def links(case: Case) -> list[Link]:
         if not link.controller.startswith(PROBE_ID_PREFIX)
     ]
     return sorted(every, key=lambda link: link.at)
+
+
+def _by_who(every: Iterable[Link]) -> dict[str, list[Link]]:
+    found: dict[str, list[Link]] = {}
+    for link in every:
+        found.setdefault(link.controller, []).append(link)
+    return found
 
 
 def _of_record(record: Mapping[str, Json]) -> Link:
@@ -350,8 +370,7 @@ def _with_events(link: Link, events: Iterable[Mapping[str, Json]]) -> Link:
 def _joined(link: Link, proxied: Sequence[Link]) -> Link:
     for line in proxied:
         if (
-            line.controller == link.controller
-            and abs(line.at - link.at) <= SAME_SECONDS
+            abs(line.at - link.at) <= SAME_SECONDS
             and abs(line.seconds - link.seconds) <= SAME_SECONDS
         ):
             return replace(
@@ -366,6 +385,7 @@ def _joined(link: Link, proxied: Sequence[Link]) -> Link:
     return link
 
 
+@once
 def current(case: Case) -> list[Link]:
     """Links that speak of the present: the last ones of each controller, newest at most an hour
     before the newest of all, and the run of equal ends they belong to."""
@@ -374,6 +394,7 @@ def current(case: Case) -> list[Link]:
     return [link for link in every if newest - link.at <= 3600.0]
 
 
+@once
 def ailing(case: Case) -> dict[str, list[Link]]:
     """The recent ends, newest last, of each controller whose link may well end so again.
 
@@ -523,6 +544,7 @@ def fingerprints(seconds: float, configured: Timers) -> list[str]:
     return [f"{name} ({timer:g} s)" for timer, name in named if timer and near(seconds, timer)]
 
 
+@once
 def moments(case: Case) -> list[tuple[float, str]]:
     """What happened to the machine and when: reloads, restarts, stops, upgrades (epoch seconds)."""
     found: list[tuple[float, str]] = []
@@ -582,7 +604,7 @@ def patterns(case: Case) -> list[Evidence]:
         ]
     found += [_loop(case, loop) for loop in loops(current(case))]
     found += [_drop_seen(case, drop) for drop in mass_drops(every)]
-    found += [_burst(case, trouble) for trouble in troubles(case) if _of_controller(trouble)]
+    found += [_burst(case, trouble) for trouble in troubles(case) if _of_controller(trouble, case)]
     return found
 
 
@@ -642,13 +664,17 @@ def _drop_seen(case: Case, drop: Drop) -> Evidence:
                     "server")  # fmt: skip
 
 
-def _of_controller(trouble: Trouble) -> bool:
-    """Whether it is told of in the logs, and of a controller rather than of somebody scanning."""
+def _of_controller(trouble: Trouble, case: Case) -> bool:
+    """Whether it is told of in the logs, and of a controller rather than of somebody scanning: it
+    has an id, asks for an upgrade, or for the very path of the link."""
     first = trouble.first
+    listen = (case.fact("service.config", "config") or {}).get("listen", {})
+    path = "/" + str(listen.get("path", "ptsWebSocket"))
+    asks = first.path is not None and link_path(first.path) == link_path(path)
     own = (first.controller or "").startswith(PROBE_ID_PREFIX)
     return (
         first.source in ("nginx", "service", "capture")
-        and bool(first.controller or first.upgrade)
+        and bool(first.controller or first.upgrade or asks)
         and not own
     )
 

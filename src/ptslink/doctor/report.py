@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 
-from ptslink.doctor.cause import Auto, Fix
+from ptslink.doctor.cause import WORDS, Auto, Fix
 from ptslink.doctor.evidence import Status
 from ptslink.doctor.finding import Finding
 from ptslink.doctor.verdict import EXAMINED, GUESS, Check, Verdict
@@ -79,9 +79,8 @@ def _head(verdict: Verdict, paint: _Paint) -> list[str]:
             well = "Healthy as far as could be judged: some of what was seen made no sense (below)."
         return [paint(well, "good"), *_wrap(where)]
     first = verdict.findings[0]
-    sure = f"{first.match.confidence:.0%} sure"
-    if first.match.confidence < GUESS:
-        sure = f"a guess, {sure}"
+    word = WORDS.get(first.match.confidence, "a guess" if first.match.confidence < GUESS else "")
+    sure = f"{word}{', ' if word else ''}{first.match.confidence:.0%} sure"
     answer = _wrap(first.title + ".")
     return [
         *(paint(line, "bad") for line in answer),

@@ -15,14 +15,15 @@ from urllib.parse import urlsplit
 
 from ptslink.doctor.admission import is_host, is_port
 from ptslink.doctor.attempts import attempts
-from ptslink.doctor.cause import Auto, Fix, Layer, Match
+from ptslink.doctor.cause import LIKELY, Auto, Fix, Layer, Match
+from ptslink.doctor.collect.nginx_config import location_for, site_for
 from ptslink.doctor.commands import PROVISION_NGINX, RELOAD, Commands, journal
 from ptslink.doctor.evidence import Case, Evidence, Json, Status
 from ptslink.doctor.finding import Finding
 from ptslink.doctor.pattern import link_location
 
 #: The layer and what was seen are certain, the cause is not.
-CONFIDENCE = 0.6
+CONFIDENCE = LIKELY
 
 _SERVER: Commands = (("sudo", "ptslink", "doctor", "--server"),)
 _RECORDS: Commands = (("ptslink", "doctor", "--pattern"),)
@@ -88,6 +89,7 @@ def _seen(failed: Evidence, case: Case, place: Place) -> Iterator[str]:
         yield f"The way {piece.seen}"
     for piece in case.all("tcp.packets", failed.vantage):
         yield f"At the network card {piece.seen}"
+    yield from dict.fromkeys(_logged(failed, case))
     before = None
     for piece in case.evidence:
         if piece is failed:
@@ -97,6 +99,35 @@ def _seen(failed: Evidence, case: Case, place: Place) -> Iterator[str]:
             before = piece
     if before is not None:
         yield f"The step before it went well: {before.probe}: {before.seen}"
+
+
+#: What nginx says when nothing is wrong.
+_ROUTINE = ("reloading", "stopping", "started", "worker-leaving")
+
+
+def _logged(failed: Evidence, case: Case) -> Iterator[str]:
+    """What the logs say of the failing request; where none of them names it, their newest words."""
+    who = failed.facts.get("controller_id") or failed.facts.get("controller")
+    own = [a for a in attempts(case) if who and a.controller == who and a.source in _TRACES]
+    told = [f"nginx's log: {event['text']}" for a in own[-3:] for event in a.events]
+    told += [f"the service's record: {a.reason}" for a in own[-3:] if a.reason]
+    if not told:
+        since = float(case.fact("nginx.process", "reloaded") or 0.0)  # before, it was another one
+        events = [
+            event
+            for piece in case.all("nginx.error")
+            for event in piece.facts["events"]
+            if event["kind"] not in _ROUTINE and event["time"] >= since - 1.0
+        ]
+        told = [f"nginx's log, the newest: {event['text']}" for event in events[-2:]]
+    yield from told
+    for piece in case.all("service.log"):
+        yield from (f"the service's log: {event['text'][:160]}"
+                    for event in piece.facts["events"][-1:])  # fmt: skip
+
+
+#: Where a request leaves traces on the server.
+_TRACES = ("nginx", "service")
 
 
 def _answerer(failed: Evidence) -> Iterator[str]:
@@ -144,9 +175,9 @@ def _narrowed(failed: Evidence, case: Case) -> Place | None:
     tries = {hop: [p for p in case.all("link.local") if p.facts.get("hop") == hop]
              for hop in ("service", "nginx")}  # fmt: skip
     broken = {hop: [p for p in found if p.status is Status.FAILED] for hop, found in tries.items()}
-    stopped = _nginx_stopped(failed, case)
-    if stopped is not None:
-        return stopped
+    other = _held_by_another(failed, case)
+    if other is not None:
+        return other
     if broken["service"]:
         return _in_service(broken["service"][0])
     if broken["nginx"] and tries["service"]:
@@ -157,32 +188,51 @@ def _narrowed(failed: Evidence, case: Case) -> Place | None:
     return None
 
 
-def _nginx_stopped(failed: Evidence, case: Case) -> Place | None:
-    process = case.first("nginx.process")
-    if process is None or process.facts.get("running") is not False:
-        return None
-    port = _told(failed, "port") or next(iter(case.fact("net.listeners", "ports") or ()), 80)
+#: Who serves a port of the link; anybody else who answers there is not the service.
+_SERVING = (None, "nginx", "ptslink", "systemd")
+
+
+def _held_by_another(failed: Evidence, case: Case) -> Place | None:
+    """Another program has the port of the link that failed."""
+    facts = failed.facts
+    own = next((p.facts for p in case.all("link.local") if p.status is Status.FAILED), facts)
+    stopped = case.fact("nginx.process", "running") is False
+    ports = {own.get("port"), _told(failed, "port")} - {None}
+    if stopped and not ports:
+        ports = {next(iter(case.fact("net.listeners", "ports") or ()), 80)}
     holder = next(
-        (one for one in case.fact("net.listeners", "listeners") or () if one["port"] == port), None
+        (
+            one
+            for one in case.fact("net.listeners", "listeners") or ()
+            if one["port"] in ports
+            and one.get("process") not in _SERVING
+            and not str(one.get("unit")).startswith(("nginx.", "ptslink."))
+            # Without a unit Python may be the service, started by hand.
+            and not (one["process"].startswith("python") and not one.get("unit") and not stopped)
+        ),
+        None,
     )
-    if holder is None:
+    if holder is None or not (stopped or own.get("hop") == "service"):
         return None
-    who = f"{holder.get('process') or 'something'} (pid {holder.get('pid')})"
-    if holder.get("process") in ("ptslink", "nginx"):
-        return None
+    whose = "nginx" if own.get("hop") != "service" else "the service"
+    unit_of = "nginx" if whose == "nginx" else "ptslink"
+    port, who = holder["port"], f"{holder['process']} (pid {holder.get('pid')})"
     unit, pid = holder.get("unit"), str(holder.get("pid") or "PID")
     stop = ("systemctl", "disable", "--now", str(unit)) if unit else ("kill", pid)
+    state = "nginx does not run, and another" if stopped else "Another"
     return Place(
-        Layer.PROXY,
-        f"nginx does not run, and another program has its port {port}: {who}",
+        Layer.PROXY if whose == "nginx" else Layer.APPLICATION,
+        f"{state} program has its port {port}: {who}"
+        if stopped
+        else f"{state} program has the port of {whose}, {port}: {who}",
         Fix(
-            "Find out what it is and who needs it; give it another port or stop it, then start "
-            "nginx.",
-            f"nginx listens on port {port}. {_WORKS}",
+            f"Find out what it is and who needs it; give it another port or stop it, then start "
+            f"{unit_of}.",
+            f"{unit_of} listens on port {port}. {_WORKS}",
             Auto.ASK,
-            commands=(("ps", "-fp", pid), stop, ("systemctl", "start", "nginx")),
+            commands=(("ps", "-fp", pid), stop, ("systemctl", "start", unit_of)),
         ),
-        (process.seen, f"net.listeners from server: port {port} is held by {who}"),
+        (failed.seen, f"net.listeners from server: port {port} is held by {who}"),
     )
 
 
@@ -206,7 +256,7 @@ def _in_nginx(own: Evidence, service: Evidence, case: Case) -> Place:
     what = f"answers {status}" if status not in (None, 101) else "does not make the link"
     seen = [f"asked on the server itself: {own.seen}",
             f"the service behind it, asked directly: {service.seen}"]  # fmt: skip
-    seen += _directives(case)
+    seen += _directives(own, case)
     if facts.get("ended") == "timeout":
         return Place(
             Layer.PROXY,
@@ -237,17 +287,30 @@ def _in_nginx(own: Evidence, service: Evidence, case: Case) -> Place:
     )
 
 
-def _directives(case: Case) -> list[str]:
-    """Where the link goes through nginx, and what there is told to answer by itself."""
+def _directives(own: Evidence, case: Case) -> list[str]:
+    """Which site of nginx answered, where the link goes, and what is told to answer by itself."""
+    facts, config = own.facts, case.first("nginx.config")
+    lines = []
+    levels: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+    if config is not None and facts.get("port"):
+        address = str(facts.get("address") or "")
+        host = str(facts.get("host") or address)
+        site = site_for(config.facts, int(facts["port"]), host, address)
+        if site is not None:
+            place = location_for(site, str(facts.get("path") or "/"))
+            lines.append(f"{site['file']} line {site['line']} answers there")
+            levels.append((site, place or site))
     found = link_location(case)
     if found is None:
-        return ["no location of nginx passes the link's path on to the service"]
-    site, place = found
-    lines = [f"the link's location is in {site['file']} line {place['line']}"]
+        lines.append("no location of nginx passes the link's path on to the service")
+    elif not any(site is found[0] for site, _ in levels):
+        lines.append(f"the link's location is in {found[0]['file']} line {found[1]['line']}")
+        levels.append(found)
     lines += [
         f"{site['file']} line {rule['line']}: return {' '.join(rule['args'])}"
         + (f", if {rule['if']}" if rule["if"] else "")
-        for rule in place["settings"].get("return") or ()
+        for site, level in levels
+        for rule in level["settings"].get("return") or ()
     ]
     return lines
 
@@ -287,7 +350,7 @@ def _on_the_way(failed: Evidence, own: Evidence, case: Case) -> Place:
     probe = next((p.facts.get("controller_id") for p in case.all("http.upgrade", failed.vantage)),
                  None)  # fmt: skip
     traces = [a for a in attempts(case) if probe and a.controller == probe]
-    traces = [a for a in traces if a.source in ("nginx", "service")]
+    traces = [a for a in traces if a.source in _TRACES]
     seen = [f"asked on the server itself: {own.seen}"]
     if not traces:
         return Place(
@@ -519,6 +582,20 @@ def _application(failed: Evidence, _case: Case) -> tuple[str, Fix]:
     )
 
 
+def _host_check(failed: Evidence, case: Case) -> tuple[str, Fix]:
+    unit = failed.facts.get("unit")
+    failing = dict.fromkeys(
+        f"{piece.vantage}:{piece.probe}"
+        for piece in case.evidence
+        if piece.status is Status.FAILED and not piece.facts.get("variation")
+    )
+    return f"Not healthy: these checks failed: {', '.join(failing)}", Fix(
+        "Read what they say (above), and the journals around that time; then look again.",
+        "No check fails.",
+        commands=(journal(str(unit)) if unit else journal("ptslink", "nginx"),),
+    )
+
+
 _ADVICE: Mapping[Layer, Callable[[Evidence, Case], tuple[str, Fix]]] = {
     Layer.DNS: _dns,
     Layer.L3: _route,
@@ -528,4 +605,5 @@ _ADVICE: Mapping[Layer, Callable[[Evidence, Case], tuple[str, Fix]]] = {
     Layer.HTTP_UPGRADE: _http,
     Layer.WS_PROTOCOL: _ws,
     Layer.APPLICATION: _application,
+    Layer.HOST: _host_check,
 }

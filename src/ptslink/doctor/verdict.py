@@ -34,6 +34,7 @@ from ptslink.doctor.finding import Finding
 from ptslink.doctor.link_seen import unexamined
 from ptslink.doctor.pattern import patterns
 from ptslink.doctor.stranger import recognized
+from ptslink.doctor.unasked import why_asked
 from ptslink.doctor.unlisted import CONFIDENCE, unlisted
 from ptslink.escape import visible
 
@@ -52,18 +53,23 @@ ROOMS: Mapping[str, Layer] = {
     "http": Layer.HTTP_UPGRADE,
     "ws": Layer.WS_PROTOCOL,
     "service": Layer.APPLICATION,
+    "link": Layer.PROXY,
+    "host": Layer.HOST,
 }
 
 
-def layer_of(piece: Evidence) -> Layer | None:
-    """Which layer a failing probe speaks of; None where it speaks of no step of the link.
+def layer_of(piece: Evidence) -> Layer:
+    """Which layer a failing probe speaks of: what fails and belongs nowhere else, of the host.
 
-    A captured connection speaks of the step at which it failed; a pattern names it.
+    A captured connection speaks of the step at which it failed, a try of the server's own of the
+    hop that it went to; a pattern names its layer.
     """
     if piece.probe.startswith("pattern."):
-        return Layer(piece.facts["layer"]) if "layer" in piece.facts else None
+        return Layer(piece.facts.get("layer", Layer.HOST))
+    if piece.facts.get("hop") == "service":
+        return Layer.APPLICATION
     if piece.probe != "capture.stream":
-        return ROOMS.get(piece.probe.partition(".")[0])
+        return ROOMS.get(piece.probe.partition(".")[0], Layer.HOST)
     if not piece.facts["established"] and piece.facts["syn"]:
         return Layer.TCP
     http = piece.facts["http"] or {}
@@ -85,6 +91,19 @@ _EXPLAINED_BY: Mapping[Layer, frozenset[Layer]] = {
 #: True of a host and worth mending, but never why a step of the link fails (only why many links
 #: were lost at once).
 _BYSTANDERS = frozenset({"host-clock-wrong", "host-auto-upgrade", "app-messages-refused"})
+
+#: A try of this machine at itself has a faultless request and no way to go: findings of these
+#: layers and names, which speak of a controller or of the way to it, do not explain its failure.
+_NOT_HERE = frozenset({Layer.DNS, Layer.L3, Layer.WS_PROTOCOL, Layer.CONTROLLER})
+_OF_CONTROLLERS = frozenset(
+    {
+        "hs-uri-no-slash", "hs-bad-key", "hs-bad-version", "hs-device-no-connection",
+        "hs-device-no-upgrade", "hs-http10-device", "hs-method-post", "hs-malformed-request",
+        "hs-half-close-499", "hs-id-unknown", "px-forward-proxy", "px-captive-portal",
+        "px-proxy-protocol-sent", "tcp-wrong-port", "tcp-half-open-ghost", "nat-idle-silent",
+        "fw-upstream-drop", "fw-site-egress-block", "fw-fail2ban-ban", "tls-device-clock",
+    }
+)  # fmt: skip
 
 
 #: The check that is there only where nothing of a link was seen; it says why.
@@ -166,13 +185,14 @@ def judge(case: Case, causes: Iterable[Cause], seconds: float = 0.0) -> Verdict:
     failed = _unexplained(case, findings, broken)
     if failed is not None:
         # What failed in the link is what the person came for: it goes before findings that do
-        # not explain it (a clock, a setting that would bite later).
+        # not explain it (a clock, a setting that would bite later), behind what lies further out.
         layer, piece = failed
         generic = _generic(layer, piece)
-        findings = [
-            _guarded(broken, "unlisted", generic, lambda: unlisted(layer, piece, case)),
-            *findings,
-        ]
+        named = _guarded(broken, "unlisted", generic, lambda: unlisted(layer, piece, case))
+        outer = [one for one in findings if _DEPTH[one.layer] < _DEPTH[layer]
+                 and one.match.confidence >= GUESS and one.id not in _BYSTANDERS]  # fmt: skip
+        place = findings.index(outer[-1]) + 1 if outer else 0
+        findings = [*findings[:place], named, *findings[place:]]
     return Verdict(
         target=case.target,
         # Who could not look at all has seen nothing.
@@ -208,16 +228,23 @@ def _asked(case: Case, causes: Iterable[Cause], broken: list[Check]) -> list[tup
         match = _guarded(broken, cause.id, None, lambda cause=cause: cause.judge(case))  # type: ignore[misc]
         if match is None:
             continue
-        fix = match.fix
-        if fix is not None and fix.auto is Auto.YES and not _same(fix, cause.fix):
+        fix = match.fix or cause.fix
+        why = ""
+        if fix.auto is Auto.YES:
+            lines = match.evidence
+            why = _guarded(
+                broken,
+                cause.id,
+                "",
+                lambda fix=fix, lines=lines: why_asked(fix, lines, case),  # type: ignore[misc]
+            )
+        if not why and fix.auto is Auto.YES and not _same(fix, cause.fix):
             nothing: Case | None = replace(case, evidence=())
             without = without or [_guarded(broken, "own", nothing, lambda: reduced(case))]
             if without[0] is not None and not _led_to(fix, cause, without[0]):
-                match = replace(
-                    match,
-                    fix=replace(fix, auto=Auto.ASK),
-                    evidence=(*match.evidence, "What to change was not told by the server alone."),
-                )
+                why = "What to change was not told by the server alone."
+        if why:
+            match = replace(match, fix=replace(fix, auto=Auto.ASK), evidence=(*match.evidence, why))
         matched.append((cause, match))
     return matched
 
@@ -325,44 +352,42 @@ def _parents(matched: Sequence[tuple[Cause, Match]]) -> dict[str, str]:
         ]
         if above:
             parent[cause.id] = max(above)[1]
-    # Two causes that each claim the other as aftermath are a mistake in the data; the first
-    # link of the circle is cut so that the verdict still comes out.
-    for start in sorted(parent):
-        seen = [start]
-        while (up := parent.get(seen[-1])) is not None:
-            if up in seen:
-                del parent[seen[-1]]
-                break
-            seen.append(up)
     return parent
 
 
 def _unexplained(
     case: Case, findings: Sequence[Finding], broken: list[Check]
 ) -> tuple[Layer, Evidence] | None:
-    """The outermost failing step of the link that no finding worth the name explains."""
+    """The outermost failing check that no finding worth the name explains.
+
+    None is left out: a verdict is never "healthy" while a try of ours, from any place and at any
+    hop, failed.
+    """
 
     def step(piece: Evidence) -> Layer | None:
         if piece.status is not Status.FAILED or not counts(piece):
             return None
         return None if _connected_later(piece, case) else layer_of(piece)
 
+    def explained(layer: Layer, piece: Evidence) -> bool:
+        layers = _EXPLAINED_BY.get(layer, frozenset(Layer))
+        if piece.probe == "link.local":
+            layers -= _NOT_HERE
+        return any(
+            finding.layer in layers
+            and finding.match.confidence >= GUESS
+            and (finding.id not in _BYSTANDERS or piece.probe == "pattern.drop")
+            and (finding.id not in _OF_CONTROLLERS or piece.probe != "link.local")
+            for finding in findings
+        )
+
     steps = [
         (layer, piece)
         for piece in case.evidence
         if (layer := _guarded(broken, piece.probe, None, lambda piece=piece: step(piece)))  # type: ignore[misc]
     ]
-    if not steps:
-        return None
-    first = min(steps, key=lambda step: _DEPTH[step[0]])
-    layers = _EXPLAINED_BY.get(first[0], frozenset(Layer))
-    explained = any(
-        finding.layer in layers
-        and finding.match.confidence >= GUESS
-        and (finding.id not in _BYSTANDERS or first[1].probe == "pattern.drop")
-        for finding in findings
-    )
-    return None if explained else first
+    left = [(layer, piece) for layer, piece in steps if not explained(layer, piece)]
+    return min(left, key=lambda step: _DEPTH[step[0]], default=None)
 
 
 def counts(piece: Evidence) -> bool:

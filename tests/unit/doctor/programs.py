@@ -7,10 +7,11 @@ import shlex
 from ptslink.doctor.cause import Fix
 
 PROGRAMS = {
-    "aa-status", "ansible-playbook", "awk", "cat", "curl", "df", "dig", "fail2ban-client",
-    "firewall-cmd", "getent", "ip", "iptables-save", "journalctl", "kill", "ls", "mkdir", "nft",
-    "nginx", "openssl", "ps", "ptslink", "py-spy", "sed", "setsebool", "ss", "sudo", "sysctl",
-    "systemctl", "tail", "timedatectl", "tracepath", "ufw",
+    "aa-status", "ansible-playbook", "awk", "cat", "chmod", "curl", "df", "dig", "du",
+    "fail2ban-client", "findmnt", "firewall-cmd", "getent", "ip", "ip6tables", "iptables",
+    "iptables-save", "journalctl", "kill", "ls", "mkdir", "nft", "nginx", "openssl", "ps",
+    "ptslink", "py-spy", "sed", "setsebool", "ss", "sudo", "sysctl", "systemctl", "tail",
+    "timedatectl", "tracepath", "ufw",
 }  # fmt: skip
 #: What only a shell knows.
 OPERATORS = {"|", "||", "&", "&&", ";", "<", ">", ">>"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, WORDS
 from ptslink.doctor.causes import CAUSES
 from ptslink.doctor.evidence import Case, Evidence, Status
 from ptslink.doctor.verdict import judge
@@ -36,6 +37,7 @@ def named(case: Case) -> list[str]:
     found = judge(case, CAUSES).findings
     for finding in found:
         assert_runnable(finding.fix)
+        assert finding.match.confidence in WORDS
     return [finding.id for finding in found]
 
 
@@ -330,10 +332,10 @@ def unresolved(*rcodes: str | None) -> Case:
 @pytest.mark.parametrize(
     ("rcodes", "id_", "sure"),
     [
-        ((), "dns-resolver-unreachable", 0.93),
-        ((None, None), "dns-resolver-unreachable", 0.97),
-        (("SERVFAIL",), "unlisted-dns", 0.6),
-        ((None, "REFUSED"), "unlisted-dns", 0.6),
+        ((), "dns-resolver-unreachable", STRONG),
+        ((None, None), "dns-resolver-unreachable", CERTAIN),
+        (("SERVFAIL",), "unlisted-dns", LIKELY),
+        ((None, "REFUSED"), "unlisted-dns", LIKELY),
     ],
 )
 def test_a_name_server_that_says_no_is_not_one_that_says_nothing(

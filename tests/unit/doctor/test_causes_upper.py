@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ptslink.doctor.cause import WORDS
 from ptslink.doctor.causes import CAUSES
 from ptslink.doctor.evidence import Evidence, Status
 from ptslink.doctor.probe.request import new_key, upgrade_head
@@ -40,6 +41,7 @@ def named(*evidence: Evidence) -> list[str]:
     found = verdict(*evidence).findings
     for finding in found:
         assert_runnable(finding.fix)
+        assert finding.match.confidence in WORDS
     return [finding.id for finding in found]
 
 

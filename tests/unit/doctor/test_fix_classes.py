@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes import CAUSES
+from ptslink.doctor.commands import PROVISION_NGINX, Commands
 from ptslink.doctor.evidence import Evidence
 from ptslink.doctor.finding import Finding
 from ptslink.doctor.remedy import remedies
 from ptslink.doctor.verdict import Verdict, judge
+from unit.doctor.programs import assert_runnable
 from unit.doctor.traces import CONTROLLER, NOW, attempt, case, link, records, seen, service_config
 
+ROOT = Path(__file__).parents[3]
 TYPO = "/ptsWebSocekt"
 
 
@@ -122,3 +129,72 @@ def test_a_fix_outside_the_site_file_survives_the_next_provisioning() -> None:
     cause = next(one for one in CAUSES if one.id == "hs-half-close-499")
     assert "/etc/nginx/conf.d/ptslink.conf" not in str(cause.fix.command)
     assert cause.fix.auto.value == "yes"
+
+
+def fix_of(
+    commands: Commands = (), ansible: dict[str, Any] | None = None, seen_line: str = "seen"
+) -> Cause:
+    """A cause that always matches, with a fix of class yes."""
+    fix = Fix("Do.", "Done.", Auto.YES, commands, ansible or {})
+    return Cause("x", Layer.HOST, "X", fix, lambda _case: Match(0.95, (seen_line,)))
+
+
+def state(active: str, connected: int = 0) -> list[Evidence]:
+    return [
+        seen("host.unit", unit="nginx.service", active=active, load="loaded"),
+        seen("service.live", health={"status": "ok"}, now=NOW,
+             controllers=[{"id": f"A{n}"} for n in range(connected)]),
+        service_config(keepalive={"ping_interval_seconds": 20}),
+    ]  # fmt: skip
+
+
+RESTART = (("systemctl", "restart", "nginx"),)
+START = (("systemctl", "enable", "--now", "nginx.service"),)
+LINE = "{} line 7: return 403"
+# the fix, the state of nginx, how many are connected, what was seen -> its class
+UNASKED = [
+    (fix_of(RESTART), "active", 2, "ask"),
+    (fix_of(RESTART), "active", 0, "yes"),
+    (fix_of(RESTART), "failed", 2, "yes"),
+    (fix_of(START), "active", 0, "ask"),
+    (fix_of(START), "inactive", 2, "yes"),
+    (fix_of(ansible={"pts_server_ping_interval_seconds": 20}), "active", 0, "ask"),
+    (fix_of(ansible={"pts_server_ping_interval_seconds": 15}), "active", 0, "yes"),
+    (fix_of(ansible={"pts_server_settings": {"keepalive": {"ping_interval_seconds": 20}}}),
+     "active", 0, "ask"),
+    (fix_of(ansible={"pts_server_settings": {"limits": {"failures_per_minute": 600}}}),
+     "active", 0, "ask"),
+    (fix_of((("ufw", "delete", "limit", "80/tcp"),)), "active", 0, "ask"),
+    (fix_of(PROVISION_NGINX, seen_line=LINE.format("/etc/nginx/sites-enabled/lb")), "active", 0,
+     "ask"),
+    (fix_of(PROVISION_NGINX, seen_line="nginx -t: duplicate in /etc/nginx/sites-enabled/tea:1"),
+     "active", 0, "ask"),
+    (fix_of(PROVISION_NGINX, seen_line=LINE.format("/etc/nginx/conf.d/ptslink.conf")), "active", 0,
+     "yes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cause", "active", "connected", "auto"), UNASKED)
+def test_what_costs_somebody_something_or_mends_nothing_is_asked_for(
+    cause: Cause, active: str, connected: int, auto: str
+) -> None:
+    found = judge(case(*state(active, connected)), [cause]).findings[0]
+    assert found.fix.auto.value == auto
+    # Why it is not done unasked is told.
+    assert (len(found.match.evidence) > 1) is (auto == "ask")
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.id)
+def test_every_command_of_a_general_fix_is_an_argument_vector_of_a_program(cause: Cause) -> None:
+    assert_runnable(cause.fix)
+
+
+def test_the_report_and_the_finding_are_there_before_a_provisioning_can_fail() -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / "diagnose.yml").read_text())
+    imported = next(n for n, play in enumerate(plays) if "provision.yml" in str(play))
+    before = [task for play in plays[:imported] for task in play["tasks"]]
+    written = [task for task in before if "write_report.yml" in str(task)]
+    assert len(written) == 1
+    assert "__diagnose_first.verdict" in written[0]["vars"]["__diagnose_written"]
+    told = before[before.index(written[0]) + 1]
+    assert "findings | first" in str(told["ansible.builtin.debug"]["msg"])

@@ -148,7 +148,7 @@ def test_few_refusals_or_old_ones_are_no_failure(tries: list[dict[str, Any]], la
 
 
 def test_a_scanner_makes_no_burst() -> None:
-    tries = refusals(9, controller="", method="GET", headers=[], status=404)
+    tries = refusals(9, controller="", method="GET", headers=[], status=404, path="/wp-login.php")
     assert "pattern.burst" not in stand_out(records(attempts=tries, now=NOW + 9))
 
 

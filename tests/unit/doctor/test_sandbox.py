@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ptslink.doctor.cause import LIKELY
 from ptslink.doctor.causes import CAUSES
 from ptslink.doctor.collect import confinement
 from ptslink.doctor.collect.edge import Output, Stopwatch
@@ -67,7 +68,7 @@ def test_selinux_is_named_where_it_enforces() -> None:
 def test_errno_13_alone_is_no_proof_of_selinux() -> None:
     found = first(refused(13, "Permission denied"))
     assert (found.id, found.fix.auto.value) == ("px-selinux-denied", "ask")
-    assert found.match.confidence < 0.7
+    assert found.match.confidence <= LIKELY
 
 
 @pytest.mark.parametrize("state", ["disabled", "permissive"])

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt, attempts
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
     RETRY_AFTERMATH,
     ends_told,
@@ -91,7 +91,7 @@ def _duplicate_id(case: Case) -> Match | None:
         elif len(origins) > 1:
             lines.append(f"Their Origins alternate: {', '.join(sorted(str(o) for o in origins))}.")
         out = ("app-ghost-blocks", "dev-reboot-loop", "app-late-cleanup")
-        return Match(0.95, (hits[-1].shown(), *lines), out)
+        return Match(STRONG, (hits[-1].shown(), *lines), out)
     return None
 
 
@@ -146,7 +146,7 @@ def _ghost_blocks(case: Case) -> Match | None:
     lines.append("A newcomer is refused while the old, dead link still counts.")
     # A 409 alone is what most servers say of a second link, not all.
     words = hits or told is not None or said_so or (seen is not None and (seen.code or seen.body))
-    sure = 0.94 if words else 0.8
+    sure = STRONG if words else LIKELY
     return match(seen, sure, *lines, ruled_out=("app-dup-id-replaced", "app-rate-lockout"))
 
 
@@ -167,7 +167,7 @@ def _late_cleanup(case: Case) -> Match | None:
             lines = (f"{controller} was accepted {now - record['at']:.0f} s ago, no end is on "
                      "record,",
                      "its socket is established, and the registry does not list it.")  # fmt: skip
-            return Match(0.9, lines, ("app-dup-id-replaced",))
+            return Match(STRONG, lines, ("app-dup-id-replaced",))
     return None
 
 
@@ -216,15 +216,18 @@ def _rate_lockout(case: Case) -> Match | None:
         if _all_from_loopback(case):
             alone = False
         return match(
-            seen, 0.95 if alone else 0.6, *lines, ruled_out=("px-limit-req", "fw-ufw-limit-lockout")
+            seen,
+            STRONG if alone else LIKELY,
+            *lines,
+            ruled_out=("px-limit-req", "fw-ufw-limit-lockout"),
         )
     hits = ending(case, lambda link: _too_often(link.close_sent))
     if hits:
-        return Match(0.93, (hits[-1].shown(),), ("px-limit-req",))
+        return Match(STRONG, (hits[-1].shown(),), ("px-limit-req",))
     told = ends_told(case, "rate-limited")
     if told is not None:
         shown = (told[0][-1].shown(), f"The log: {told[1]['text'][:160]}")
-        return Match(0.93, shown, ("px-limit-req",))
+        return Match(STRONG, shown, ("px-limit-req",))
     # A probe has a limit of its own: that it was closed so says it of everybody of its address.
     for piece in (*case.all("ws.close"), *case.all("link.local")):
         facts = piece.facts
@@ -232,7 +235,7 @@ def _rate_lockout(case: Case) -> Match | None:
             said_so = logged(case, "rate-limited")
             lines = [f"{piece.vantage}: {piece.seen}"]
             lines += [f"The log: {said_so[-1]['text'][:160]}"] if said_so else []
-            return Match(0.93 if said_so else 0.85, tuple(lines), ("px-limit-req",))
+            return Match(STRONG if said_so else LIKELY, tuple(lines), ("px-limit-req",))
     return None
 
 
@@ -255,18 +258,18 @@ def _handler_exception(case: Case) -> Match | None:
         if ended is not None or (seen is not None and log):
             lines = [ended[0][-1].shown()] if ended is not None else []
             lines.append(f"The log: {(ended[1] if ended is not None else log[-1])['text'][:160]}")
-            return match(seen, 0.93, *lines, ruled_out=("app-no-confirmation",))
+            return match(seen, STRONG, *lines, ruled_out=("app-no-confirmation",))
     if not hits:
         told = [p for p in case.all("ws.close") if p.facts.get("code") == 1011
                 and "ping" not in str(p.facts.get("reason") or "")]  # fmt: skip
         if not (told and log):
             return None
-        return Match(0.85, (told[0].seen, f"The log: {log[-1]['text'][:160]}"))
+        return Match(LIKELY, (told[0].seen, f"The log: {log[-1]['text'][:160]}"))
     if _dependency(case) is not None:
         return None
     lines = [hits[-1].shown(), "1011 without the words 'ping timeout': a fault in the service."]
     lines += [f"The log: {log[-1]['text'][:160]}"] if log else []
-    return Match(0.93, tuple(lines), ("ws-ping-unanswered", "app-event-loop-blocked"))
+    return Match(STRONG, tuple(lines), ("ws-ping-unanswered", "app-event-loop-blocked"))
 
 
 def _backlogged(case: Case) -> list[Mapping[str, Json]]:
@@ -299,8 +302,13 @@ def _nobody_runs(case: Case) -> bool:
 
 
 def _loop_blocked(case: Case) -> Match | None:
-    if _nobody_runs(case):
-        return None
+    looping = any(
+        piece.facts.get("unit") == "ptslink.service"
+        and piece.facts.get("active") in ("activating", "failed", "inactive")
+        for piece in case.all("host.unit")
+    )
+    if looping or _nobody_runs(case):
+        return None  # what hangs runs; what restarts over and over does not hang
     stuck, queued = _backlogged(case), _queued(case)
     hang = failing(case, lambda a: a.event("header-timeout") is not None)
     mute = [
@@ -333,7 +341,7 @@ def _loop_blocked(case: Case) -> Match | None:
     lines += [f"Asked directly, the service does not answer: {mute[0].seen}"] if mute else []
     lines += [f"The log: {told[-1]['text'][:160]}"] if told else []
     out = ("px-read-timeout-60", "px-upstream-timeout", "ws-ping-unanswered")
-    return match(hang, 0.95, *lines, ruled_out=out)
+    return match(hang, STRONG, *lines, ruled_out=out)
 
 
 def _first_message(case: Case) -> Match | None:
@@ -345,7 +353,7 @@ def _first_message(case: Case) -> Match | None:
                 lost = [link for link in current(case) if link.lost and link.seconds <= 1.5]
                 lines = [f"Before anything was asked, the server sent: {str(foreign[0])[:100]!r}"]
                 lines += [lost[-1].shown()] if lost else []
-                return Match(0.93, tuple(lines), ("px-header-case", "hs-bad-accept"))
+                return Match(STRONG, tuple(lines), ("px-header-case", "hs-bad-accept"))
     return None
 
 
@@ -365,13 +373,13 @@ def _no_confirmation(case: Case) -> Match | None:
         return None  # withheld on purpose: the journal cannot store
     for piece in case.all("ws.confirm"):
         if piece.facts.get("confirmed") is False:
-            return Match(0.9, (piece.seen,), ("app-dependency-down",))
+            return Match(STRONG, (piece.seen,), ("app-dependency-down",))
     if not hits:
         return _mute(case)
     periods = [b.at - a.at for a, b in itertools.pairwise(hits)]
     lines = [hits[-1].shown(), f"{hits[-1].messages_in} messages came, none was answered."]
     lines += [f"It comes back every {periods[-1]:.1f} s with the same."] if periods else []
-    return Match(0.9, tuple(lines), ("app-handler-exception",))
+    return Match(STRONG, tuple(lines), ("app-handler-exception",))
 
 
 #: No confirmation is so short; some pings behind the 101 are.
@@ -421,7 +429,7 @@ def _mute(case: Case) -> Match | None:
              f"{len(silent)} open links brought messages (up to {most['bytes_received']} bytes); "
              "the server has read them and said nothing but 101 "
              f"({most['bytes_sent']} bytes, {head} of them its head)."]  # fmt: skip
-    return Match(0.9, tuple(lines), ("app-handler-exception",))
+    return Match(STRONG, tuple(lines), ("app-handler-exception",))
 
 
 def _no_ws_library(case: Case) -> Match | None:
@@ -429,7 +437,7 @@ def _no_ws_library(case: Case) -> Match | None:
     if not log:
         return None
     seen = failing(case, lambda a: a.status in (404, 400, 426) and a.by != "nginx")
-    return match(seen, 0.97, f"The log: {log[-1]['text'][:160]}", ruled_out=("hs-wrong-path",))
+    return match(seen, CERTAIN, f"The log: {log[-1]['text'][:160]}", ruled_out=("hs-wrong-path",))
 
 
 def _wrong_worker(case: Case) -> Match | None:
@@ -442,7 +450,7 @@ def _wrong_worker(case: Case) -> Match | None:
     if len(pids) < 2:
         return None
     line = f"Port {port} is served by {len(pids)} processes ({', '.join(map(str, sorted(pids)))})."
-    return Match(0.9, (line, "Each knows only its own controllers."))
+    return Match(STRONG, (line, "Each knows only its own controllers."))
 
 
 # --- Who is calling ----------------------------------------------------------------------------
@@ -524,7 +532,7 @@ def _ip_trust(case: Case) -> Match | None:
     hit = limited(case, lambda a: a.code == "rate-limited")
     if hit is not None:
         lines.append("A limit per address now hits everybody at once.")
-    return Match(0.95 if hit else 0.85, tuple(lines), ("app-rate-lockout",), fix)
+    return Match(STRONG if hit else LIKELY, tuple(lines), ("app-rate-lockout",), fix)
 
 
 # --- Stops -------------------------------------------------------------------------------------
@@ -570,7 +578,9 @@ def _no_graceful_stop(case: Case) -> Match | None:
                  "service's own restart,",
                  "none with the closing frame 1012 that a graceful stop sends."]  # fmt: skip
         lines += [f"The unit's last result is {facts['result']}."] if facts.get("result") else []
-        return Match(0.92, tuple(lines), ("px-restart", "px-reload-shutdown", "host-auto-upgrade"))
+        return Match(
+            STRONG, tuple(lines), ("px-restart", "px-reload-shutdown", "host-auto-upgrade")
+        )
     return None
 
 
@@ -596,7 +606,7 @@ def _dependency(case: Case) -> Match | None:
     lines += [f"The log: {log[-1]['text'][:160]}"] if log else []
     return match(
         seen,
-        0.93 if lines else 0.8,
+        STRONG if lines else LIKELY,
         *lines,
         ruled_out=("app-handler-exception", "app-no-confirmation"),
     )
@@ -638,7 +648,7 @@ def _refused_messages(case: Case) -> Match | None:
                 }
             },
         )
-    return Match(0.92, tuple(lines), ("app-no-confirmation",), fix)
+    return Match(STRONG, tuple(lines), ("app-no-confirmation",), fix)
 
 
 _CODE = "It is a fault in the program: send the maintainers the output of scripts/bundle."
@@ -655,7 +665,7 @@ CAUSES: tuple[Cause, ...] = (
             controller="The unit whose configuration was restored from the other's backup",
         ),
         _duplicate_id,
-        ("dev-reconnect-storm", "dev-reboot-loop"),
+        ("dev-reconnect-storm",),
     ),
     Cause(
         "app-ghost-blocks",
@@ -700,7 +710,7 @@ CAUSES: tuple[Cause, ...] = (
             },
         ),
         _rate_lockout,
-        ("dev-reconnect-storm", "dev-site-shared-nat"),
+        ("dev-reconnect-storm",),
     ),
     Cause(
         "app-handler-exception",
@@ -725,7 +735,13 @@ CAUSES: tuple[Cause, ...] = (
             ),
         ),
         _loop_blocked,
-        (*RETRY_AFTERMATH, "px-read-timeout-60", "px-upstream-timeout", "ws-ping-unanswered"),
+        (
+            *RETRY_AFTERMATH,
+            "px-read-timeout-60",
+            "px-upstream-timeout",
+            "ws-ping-unanswered",
+            "tcp-accept-queue-full",
+        ),
     ),
     Cause(
         "app-first-message",

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt, attempts
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.reach import lines, listed
 from ptslink.doctor.commands import PROVISION_NGINX, PROVISION_SERVER
 from ptslink.doctor.evidence import Case, Json
@@ -47,7 +47,7 @@ def _ws_disabled(case: Case) -> Match | None:
     for facts in _settings(case):
         if facts.get("websockets") is False:
             return Match(
-                0.97,
+                CERTAIN,
                 lines(f"{facts.get('controller')}: UseWebsocketsCommunication is off"),
                 ruled_out=("l3-device-offline", "fw-upstream-drop"),
             )
@@ -58,7 +58,7 @@ def _ws_disabled(case: Case) -> Match | None:
         uploads = [a for a in tries if a.method == "POST" and a.status == 200]
         if len(uploads) >= 2 and controller not in linked and not any(a.upgrade for a in tries):
             return Match(
-                0.85,
+                LIKELY,
                 lines(
                     f"{controller}: {len(uploads)} HTTP uploads arrived and were taken, the last "
                     f"to {uploads[-1].path}",
@@ -76,7 +76,7 @@ def _ip_and_domain(case: Case) -> Match | None:
         address, name = str(facts.get("ip_address") or ""), str(facts.get("domain_name") or "")
         if name and address not in ("", "0.0.0.0"):
             return Match(
-                0.9,
+                STRONG,
                 lines(
                     f"{facts.get('controller')}: DomainName is {name!r} while IpAddress is "
                     f"{address}",
@@ -105,7 +105,7 @@ def _storm(case: Case) -> Match | None:
             continue
         first = refused[0] if refused else last[0]
         return Match(
-            0.8,
+            LIKELY,
             lines(
                 f"{controller}: {len(run) + 1} attempts, one every {statistics.median(run):.1f} s",
                 f"{len(refused)} of them were refused; the first of the burst: {first.shown()}",
@@ -127,7 +127,7 @@ def _reboot_loop(case: Case) -> Match | None:
             statistics.median([b.began - a.began for a, b in itertools.pairwise(last)])
         )
         return Match(
-            0.85,
+            LIKELY,
             lines(
                 f"{controller}: {len(last)} links in a row, each begun with its configuration and "
                 f"ended without a word, one every {period:.1f} s",
@@ -177,7 +177,7 @@ def _no_reconnect(case: Case) -> Match | None:
         if silent < 10 * usual or tried or own[-1].peer not in peers_here:
             continue
         return Match(
-            0.75,
+            LIKELY,
             lines(
                 f"{controller}: gone for {silent:.0f} s; it used to be back within {usual:.0f} s",
                 f"its last link: {own[-1].shown()}",
@@ -204,7 +204,7 @@ def _shared_nat(case: Case) -> Match | None:
         if hit and others and len(row) > 1:
             first = next(iter(hit.values()))[-1]
             return Match(
-                0.9,
+                STRONG,
                 lines(
                     f"{len(row)} controllers come from one address, {peer}",
                     f"{listed(sorted(others))} got in, {listed(sorted(hit))} were refused by a "

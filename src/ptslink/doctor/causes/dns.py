@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
-from ptslink.doctor.causes.reach import Reach, lines, listed
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.causes.reach import Reach, lines, listed, reach_of
 from ptslink.doctor.evidence import Case, Evidence, Status
 
 #: getaddrinfo's way to say that a server answered, and that the name is not there.
@@ -41,7 +41,7 @@ def _name_typo(case: Case) -> Match | None:
         # The name exists elsewhere: this site's resolver has its own idea of it.
         return None
     return Match(
-        0.95,
+        STRONG,
         lines(
             f"{piece.vantage}: the resolver says that {host} does not exist "
             f"({piece.facts.get('errno')}), after {piece.ms:.0f} ms: it was reached and answered",
@@ -65,7 +65,7 @@ def _resolver_unreachable(case: Case) -> Match | None:
         return None  # it is reached, and says that it cannot or will not
     silent = bool(told) and all(one.facts.get("errno") for one in told)
     return Match(
-        0.97 if silent else 0.93 if slow else 0.8,
+        CERTAIN if silent else STRONG if slow else LIKELY,
         lines(
             f"{piece.vantage}: resolving {piece.facts.get('host')} gave "
             f"{piece.facts.get('errno')} after {piece.ms / 1000:.2f} s",
@@ -79,7 +79,7 @@ def _resolver_unreachable(case: Case) -> Match | None:
 
 
 def _stale(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     if not reach.target_is_name:
         return None
     site = case.first("dns.resolve", "site") or case.first("dns.resolve")
@@ -92,7 +92,7 @@ def _stale(case: Case) -> Match | None:
     there = set(control.facts.get("addresses") or ()) if control else set()
     if site.vantage != "control" and there and not here & there and reach.connects_elsewhere:
         return Match(
-            0.96,
+            CERTAIN,
             lines(
                 f"site: {reach.target_host} is {listed(sorted(here))}",
                 f"control: the same name is {listed(sorted(there))}, and there the link answers",
@@ -105,7 +105,7 @@ def _stale(case: Case) -> Match | None:
         return None
     outcome = next((str(one) for one in reach.site), None)
     return Match(
-        0.93,
+        STRONG,
         lines(
             f"{site.vantage}: {reach.target_host} is {listed(sorted(here))}",
             f"server: its addresses are {listed(sorted(reach.server_addresses))}",
@@ -122,7 +122,7 @@ def _stale(case: Case) -> Match | None:
 
 
 def _one_family(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     if not reach.target_is_name:
         return None
     bad = {"ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH"}
@@ -136,7 +136,7 @@ def _one_family(case: Case) -> Match | None:
         ):
             served = _families_served(reach, fails[0].port)
             return Match(
-                0.96 if served is not None and broken not in served else 0.9,
+                CERTAIN if served is not None and broken not in served else STRONG,
                 lines(
                     str(fails[0]),
                     str(works[0]),
@@ -154,7 +154,7 @@ def _one_family(case: Case) -> Match | None:
         no_way = first.errno == "ENETUNREACH"
         if (served is not None and "ipv6" not in served) or no_way:
             return Match(
-                0.92,
+                STRONG,
                 lines(
                     f"{reach.target_host} has only IPv6 addresses",
                     str(first),

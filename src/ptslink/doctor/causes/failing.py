@@ -132,12 +132,11 @@ def service_answers(case: Case) -> bool:
 
 
 def nginx_answers(case: Case) -> bool:
-    """Whether the link through nginx works: from this machine, or for the last that came."""
-    if any(
-        piece.facts.get("hop") == "nginx" and piece.facts.get("status") == 101
-        for piece in case.all("link.local")
-    ):
-        return True
+    """Whether the link through nginx works: from this machine, at every address and port that it
+    was tried at; where it was not, for the last that came."""
+    own = [p.facts.get("status") for p in case.all("link.local") if p.facts.get("hop") == "nginx"]
+    if own:
+        return all(status == 101 for status in own)
     came = [attempt for attempt in attempts(case) if attempt.source == "nginx"]
     return bool(came) and came[-1].status == 101
 
@@ -162,6 +161,9 @@ def match(
     ruled_out: tuple[str, ...] = (),
     fix: Fix | None = None,
 ) -> Match:
-    """A match that shows the attempt first, then why it means this."""
+    """A match that shows the attempt first, then why it means this, and what nginx's log says."""
     shown = (attempt.shown(),) if attempt is not None else ()
-    return Match(confidence, (*shown, *lines), ruled_out, fix)
+    said = " ".join((*shown, *lines))
+    events = attempt.events[:1] if attempt is not None else ()
+    told = [f"nginx: {e['text']}" for e in events if str(e["text"])[:120] not in said]
+    return Match(confidence, (*shown, *lines, *told), ruled_out, fix)

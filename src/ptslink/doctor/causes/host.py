@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.admission import is_uri_path
+from ptslink.doctor.cause import CERTAIN, GUESS, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.reach import lines, listed
+from ptslink.doctor.collect.host import FULL_BYTES, mount_of
 from ptslink.doctor.commands import journal, written
 from ptslink.doctor.evidence import Case, Status
 from ptslink.doctor.pattern import links
@@ -14,8 +17,11 @@ from ptslink.doctor.pattern import links
 _OURS = ("ptslink.service", "nginx.service")
 #: A kill or an exhausted resource is news for this long, seconds.
 _RECENT_SECONDS = 3600.0
-#: Under this a file system is full: SQLite cannot grow its log by one page group. Bytes.
-_FULL_BYTES = 1 << 20
+#: Where the service keeps its journal, and where systemd keeps its own.
+_JOURNAL, _SYSTEMD_JOURNAL = "/var/lib/ptslink", "/var/log/journal"
+#: File systems that forget, and those whose locks SQLite cannot rely on.
+_FORGET = ("tmpfs", "ramfs")
+_NO_LOCKS = re.compile(r"nfs\d?|cifs|smb\d?|9p|fuse\.sshfs")
 #: Two clocks further apart than this are not both right; preflight refuses the same, seconds.
 _CLOCK_SECONDS = 60.0
 #: A quota that stops the service in more than this share of its periods starves it.
@@ -71,7 +77,7 @@ def _oom(case: Case) -> Match | None:
     ]
     memory = next((piece.seen for piece in case.all("host.memory")), None)
     return Match(
-        0.97,
+        CERTAIN,
         lines(
             *(f"server: {unit['unit']}: result oom-kill" for unit in by_result),
             f"server: {kills[-1]['line']}" if kills else None,
@@ -99,7 +105,7 @@ def _crash_loop(case: Case) -> Match | None:
             continue
         said = unit.get("last_lines") or ()
         return Match(
-            0.96,
+            CERTAIN,
             lines(
                 f"server: {unit['unit']} is {unit['active']} ({unit['sub']}), result "
                 f"{unit['result']}, exit status {unit.get('exit_status')}, restarted {restarts} "
@@ -128,10 +134,11 @@ def _crash_loop(case: Case) -> Match | None:
 
 
 def _disk(case: Case) -> Match | None:
-    full, spent = [], []
+    full, spent, filled = [], [], []
     for one in case.fact("host.disk", "file_systems") or ():
         size = one.get("size") or 0
-        if size and one["free"] < min(_FULL_BYTES, size // 100 + 1):
+        if size and one["free"] < min(FULL_BYTES, size // 100 + 1):
+            filled.append(one)
             full.append(f"server: {one['path']}: {one['free'] >> 10} KiB of {size >> 10} KiB free")
         if one.get("inodes") and one["inodes_free"] == 0:
             spent.append(f"server: {one['path']}: no inode of {one['inodes']} free")
@@ -145,15 +152,75 @@ def _disk(case: Case) -> Match | None:
     if not full and not spent:
         return None
     return Match(
-        0.97,
+        CERTAIN,
         lines(
             *full,
             *spent,
+            *(f"server: the most is in {', '.join(one['largest'][:3])}" for one in filled
+              if one.get("largest")),
             f"server: {told[-1]['unit']}: {told[-1]['message'][:120]}" if told else None,
             f"the journal says: {health.get('reason')}" if failing else None,
         ),
         ruled_out=("app-dependency-down", "app-handler-exception", "app-no-confirmation"),
-    )
+        fix=_room(case, filled),
+    )  # fmt: skip
+
+
+def _room(case: Case, filled: Sequence[Mapping[str, Any]]) -> Fix | None:
+    """What makes room where systemd's journal lies elsewhere: vacuuming it frees nothing there."""
+    mounts = [one["mount"] for one in case.fact("host.disk", "file_systems") or ()
+              if one.get("mount")]  # fmt: skip
+    systemds = mount_of(_SYSTEMD_JOURNAL, mounts)
+    if not filled or any(one.get("mount") in (None, systemds) for one in filled):
+        return None
+    where = listed([str(one["mount"]) for one in filled])
+    return Fix(
+        f"Make room on {where} itself: what fills it is named above. Nothing of the "
+        "service's journal may be deleted by hand. Or enlarge the disk.",
+        "At least some hundred MiB are free there, and the service's health says ok.",
+        Auto.ASK,
+        tuple(("du", "-xh", "--max-depth=3", str(one["mount"])) for one in filled
+              if is_uri_path(str(one["mount"]))),
+    )  # fmt: skip
+
+
+def _journal_forgets(case: Case) -> Match | None:
+    for one in case.fact("host.disk", "file_systems") or ():
+        kind = str(one.get("type"))
+        if one["path"] != _JOURNAL or not (kind in _FORGET or _NO_LOCKS.fullmatch(kind)):
+            continue
+        what = "which forgets everything at the next restart" if kind in _FORGET else (
+            "whose locks SQLite cannot rely on")  # fmt: skip
+        line = (
+            f"server: {_JOURNAL} lies on {one.get('mount')}, a file system of type {kind}, {what}"
+        )
+        return Match(CERTAIN, (line,), ("app-dependency-down",))
+    return None
+
+
+def _directory_closed(case: Case) -> Match | None:
+    for unit in _units(case):
+        for one in unit.get("closed") or ():
+            return Match(
+                CERTAIN,
+                lines(
+                    f"server: {unit['unit']} runs as {one['user']}, who may not enter "
+                    f"{one['directory']} (mode {one['mode']}, of {one['owner']})",
+                    f"server: {unit['unit']} is {unit['active']}, exit status "
+                    f"{unit.get('exit_status')}",
+                ),
+                ruled_out=("tcp-service-down", "host-crash-loop"),
+                fix=Fix(
+                    f"Let everybody enter {one['directory']} again (x is enough; nothing in it "
+                    "can be listed or read by that), then start the unit.",
+                    f"{unit['unit']} is active.",
+                    Auto.ASK,
+                    (("chmod", "o+x", one["directory"]),
+                     ("systemctl", "reset-failed", str(unit["unit"])),
+                     ("systemctl", "restart", str(unit["unit"]))),
+                ),
+            )  # fmt: skip
+    return None
 
 
 def _emfile(case: Case) -> Match | None:
@@ -181,7 +248,7 @@ def _emfile(case: Case) -> Match | None:
         if one.get("unit") in ("ptslink.service", "ptslink.socket") and one["queue"] > 0
     ]
     return Match(
-        0.97 if spent and (told or waiting) else 0.9,
+        CERTAIN if spent and (told or waiting) else STRONG,
         lines(
             f"server: ptslink has {used['open']} of {used['limit']} descriptors open"
             if used is not None
@@ -223,7 +290,7 @@ def _cpu(case: Case) -> Match | None:
     # came at all, its pressure is a circumstance and not the cause.
     late = any(piece.status is Status.OK for piece in slow)
     return Match(
-        0.93 if throttled else 0.75 if late and not _upstream_silent(case) else 0.45,
+        STRONG if throttled else LIKELY if late and not _upstream_silent(case) else GUESS,
         lines(
             *(
                 f"server: {unit} had to wait in {share:.0%} of its periods for its CPU quota"
@@ -269,7 +336,7 @@ def _clock(case: Case) -> Match | None:
     if not back and synchronized is None and len(wrong) < 2:
         return None
     return Match(
-        0.95 if back or len(wrong) > 1 else 0.8,
+        STRONG if back or len(wrong) > 1 else LIKELY,
         lines(
             *(
                 f"{place}: the server's clock differs from the one here by {offset:+.0f} s"
@@ -305,7 +372,7 @@ def _upgrade(case: Case) -> Match | None:
             continue
         who = "unattended-upgrades" if run.get("unattended") else "a package upgrade"
         return Match(
-            0.95 if run.get("unattended") else 0.85,
+            STRONG if run.get("unattended") else LIKELY,
             lines(
                 f"server: {who} ran, packages {listed(list(run.get('packages') or ['?']))}",
                 *(f"server: {unit['unit']} was restarted in that time" for unit in restarted),
@@ -357,6 +424,27 @@ CAUSES: tuple[Cause, ...] = (
         aftermath=_WHAT_FOLLOWS,
     ),
     Cause(
+        "host-journal-forgets",
+        Layer.HOST,
+        "The service's journal lies on a file system that cannot keep it",
+        Fix(
+            "Put /var/lib/ptslink onto a local disk: stop the service, copy the journal aside, "
+            "unmount what covers it. Until then what is confirmed may be lost.",
+            "findmnt -T /var/lib/ptslink names ext4, xfs or btrfs.",
+            Auto.NO,
+            commands=(("findmnt", "-T", "/var/lib/ptslink"),),
+        ),
+        _journal_forgets,
+    ),
+    Cause(
+        "host-directory-closed",
+        Layer.HOST,
+        "The service's user may not enter a directory that it needs",
+        Fix("Let it enter.", "The unit is active.", Auto.ASK),
+        _directory_closed,
+        aftermath=(*_WHAT_FOLLOWS, "host-crash-loop"),
+    ),
+    Cause(
         "host-disk-full",
         Layer.HOST,
         "A file system the link writes to is full",
@@ -381,7 +469,7 @@ CAUSES: tuple[Cause, ...] = (
             ansible={"pts_server_open_files": 65536},
         ),
         _emfile,
-        aftermath=(*_WHAT_FOLLOWS, "app-event-loop-blocked"),
+        aftermath=(*_WHAT_FOLLOWS, "app-event-loop-blocked", "tcp-accept-queue-full"),
     ),
     Cause(
         "host-cpu-starved",

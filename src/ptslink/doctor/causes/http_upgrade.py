@@ -13,8 +13,8 @@ import difflib
 from collections.abc import Mapping
 
 from ptslink.doctor.admission import is_uri_path
-from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.attempts import PROBE_ID_PREFIX, Attempt, attempts
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
     RETRY_AFTERMATH,
     by_nginx,
@@ -29,7 +29,7 @@ from ptslink.doctor.causes.failing import (
 )
 from ptslink.doctor.commands import PROVISION_NGINX, PROVISION_SERVER, RELOAD, written
 from ptslink.doctor.evidence import Case, Json, Status
-from ptslink.doctor.pattern import current, ending, link_location, near, timers
+from ptslink.doctor.pattern import current, link_location, near, timers
 from ptslink.handshake.path import link_path
 
 _URI_FIELD = "Server tab: 'Server request URI without starting slash'"
@@ -83,7 +83,7 @@ def _wrong_path(case: Case) -> Match | None:
         {"pts_server_alternative_paths": accepted_too} if plain else {},
         f"{_URI_FIELD} = {expected}",
     )
-    sure = 0.96 if seen.code == "wrong-path" or by_service(seen) else 0.9
+    sure = CERTAIN if seen.code == "wrong-path" or by_service(seen) else STRONG
     return match(seen, sure, *lines, ruled_out=out, fix=fix)
 
 
@@ -124,7 +124,7 @@ def _no_slash(case: Case) -> Match | None:
     line = (
         f"The request line names {asked!r} without a slash in front; it never got to the service."
     )
-    return match(seen, 0.96, line, ruled_out=("hs-malformed-request", "hs-wrong-path"))
+    return match(seen, CERTAIN, line, ruled_out=("hs-malformed-request", "hs-wrong-path"))
 
 
 def _bad_key(case: Case) -> Match | None:
@@ -142,7 +142,7 @@ def _bad_key(case: Case) -> Match | None:
         lines.append(
             f"The key has {len(key)} characters, {_decoded(key)}; 24 are due for 16 bytes."
         )
-    return match(seen, 0.95, *lines, ruled_out=("hs-bad-version", "hs-subprotocol"))
+    return match(seen, STRONG, *lines, ruled_out=("hs-bad-version", "hs-subprotocol"))
 
 
 def _decoded(key: str) -> str:
@@ -164,7 +164,7 @@ def _bad_version(case: Case) -> Match | None:
         return None
     lines = [seen.reason] if seen.reason else []
     out = ("hs-device-no-upgrade", "px-upgrade-headers-missing", "hs-bad-key")
-    return match(seen, 0.95, *lines, ruled_out=out)
+    return match(seen, STRONG, *lines, ruled_out=out)
 
 
 def _no_connection(case: Case) -> Match | None:
@@ -182,7 +182,7 @@ def _no_connection(case: Case) -> Match | None:
     sent = seen.request.get("connection")
     lines = [f"Connection as sent: {sent or 'none'}", "Upgrade itself is there."]
     out = ("px-upgrade-headers-missing", "hs-device-no-upgrade")
-    return match(seen, 0.95, *lines, ruled_out=out)
+    return match(seen, STRONG, *lines, ruled_out=out)
 
 
 def _no_upgrade(case: Case) -> Match | None:
@@ -203,7 +203,7 @@ def _no_upgrade(case: Case) -> Match | None:
     lines = ["The Upgrade header was not there when the request reached this server,",
              "and no proxy names itself in it."]  # fmt: skip
     out = ("px-upgrade-headers-missing", "px-forward-proxy", "hs-device-no-connection")
-    return match(seen, 0.93, *lines, ruled_out=out)
+    return match(seen, STRONG, *lines, ruled_out=out)
 
 
 def _http10(case: Case) -> Match | None:
@@ -216,7 +216,7 @@ def _http10(case: Case) -> Match | None:
     if seen is None or seen.via or seen.request.get("via") or seen.hop == "nginx":
         return None
     line = "The controller itself speaks HTTP/1.0; through nginx that is repaired."
-    return match(seen, 0.95, line, ruled_out=("px-http10-upstream",))
+    return match(seen, STRONG, line, ruled_out=("px-http10-upstream",))
 
 
 def _post(case: Case) -> Match | None:
@@ -229,7 +229,7 @@ def _post(case: Case) -> Match | None:
     if seen is None:
         return None
     line = "The controller uploads over HTTP (POST) to the path of the WebSocket link."
-    return match(seen, 0.95, line, ruled_out=("hs-wrong-path",))
+    return match(seen, STRONG, line, ruled_out=("hs-wrong-path",))
 
 
 _MALFORMED = frozenset(
@@ -240,7 +240,6 @@ _MALFORMED = frozenset(
         "malformed-version",
         "malformed-field-name",
         "blank-in-header-name",
-        "proxy-protocol",
         "malformed-field-value",
         "malformed-length",
         "field-without-colon",
@@ -260,6 +259,8 @@ _MALFORMED = frozenset(
 
 def _malformed(case: Case) -> Match | None:
     def broken(a: Attempt) -> bool:
+        if a.speaks_proxy_protocol:
+            return False  # what a balancer puts before it
         if a.first_bytes[:2] == b"\x16\x03" or (a.path is not None and not a.path.startswith("/")):
             return False
         if a.code in _MALFORMED:
@@ -274,7 +275,27 @@ def _malformed(case: Case) -> Match | None:
     lines = [seen.reason] if seen.reason else []
     if seen.first_bytes:
         lines.append(f"First bytes: {seen.first_bytes[:48]!r}")
-    return match(seen, 0.94, *lines, ruled_out=("px-default-server", "hs-half-close-499"))
+    event = seen.event("invalid-request")
+    lines += [f"nginx: {event['text']}"] if event else []
+    # nginx repairs some requests that are sent to it: not one that it has refused itself.
+    fix = None if by_service(seen) and seen.hop is None and not nginx_refuses(case) else Fix(
+        "Let the controller connect to the service's own port, with the profile lenient, which "
+        "leaves out a line it cannot read and notes it; nginx refuses this request. " + _FIRMWARE,
+        _OK, Auto.ASK, PROVISION_SERVER, _LENIENT,
+    )  # fmt: skip
+    out = ("px-default-server", "hs-half-close-499")
+    return match(seen, STRONG, *lines, ruled_out=out, fix=fix)
+
+
+def nginx_refuses(case: Case) -> bool:
+    """Whether nginx has answered somebody's malformed request itself."""
+    return any(
+        a.source == "nginx"
+        and a.status == 400
+        and not by_service(a)
+        and not a.speaks_proxy_protocol
+        for a in attempts(case)
+    )
 
 
 def _half_close(case: Case) -> Match | None:
@@ -283,7 +304,7 @@ def _half_close(case: Case) -> Match | None:
 
     seen = failing(case, left)
     if seen is None:
-        return _half_closed_direct(case)
+        return None
     place = link_location(case)
     ignoring = place[1]["settings"]["proxy_ignore_client_abort"] if place else None
     if ignoring == "on":
@@ -291,28 +312,7 @@ def _half_close(case: Case) -> Match | None:
     lines = [
         f"nginx gave up after {seen.seconds or 0:.3f} s: the client had ended its sending side."
     ]
-    return match(seen, 0.92, *lines, ruled_out=("px-upstream-timeout", "hs-malformed-request"))
-
-
-#: No answer crosses a network and comes back within this time, seconds.
-NO_ROUND_TRIP = 0.005
-
-
-def _half_closed_direct(case: Case) -> Match | None:
-    """Without nginx the service answers 101 and finds the other side already ended."""
-    hits = ending(
-        case,
-        lambda link: (
-            link.code == "lost-fin"
-            and link.seconds <= NO_ROUND_TRIP
-            and not link.messages_in
-            and not link.proxied
-        ),
-    )
-    if len(hits) < 3:
-        return None
-    lines = (hits[-1].shown(), "The FIN came with the request, before a 101 could have been read.")
-    return Match(0.6, lines)
+    return match(seen, STRONG, *lines, ruled_out=("px-upstream-timeout", "hs-malformed-request"))
 
 
 def _origin(case: Case) -> Match | None:
@@ -326,7 +326,7 @@ def _origin(case: Case) -> Match | None:
         return None
     sent = seen.request.get("origin")
     lines = [seen.reason or seen.body[:120].strip(), f"Origin as sent: {sent or 'none'}"]
-    return match(seen, 0.95, *lines, ruled_out=("px-access-denied", "hs-id-unknown"))
+    return match(seen, STRONG, *lines, ruled_out=("px-access-denied", "hs-id-unknown"))
 
 
 def _subprotocol(case: Case) -> Match | None:
@@ -339,13 +339,15 @@ def _subprotocol(case: Case) -> Match | None:
     if seen is not None:
         sent = seen.request.get("sec-websocket-protocol")
         lines = [seen.reason or seen.body[:120].strip(), f"Offered: {sent or 'none'}"]
-        return match(seen, 0.95, *lines, ruled_out=("hs-bad-key", "hs-bad-version"))
+        return match(seen, STRONG, *lines, ruled_out=("hs-bad-key", "hs-bad-version"))
     for piece in case.all("ws.accept"):
         chosen = piece.facts.get("protocol")
         if chosen and not piece.facts.get("offered") and not piece.facts.get("variation"):
             lines = [f"The 101 names the sub-protocol {chosen!r}, which nobody offered.",
                      "RFC 6455 4.1: a client must fail such a connection."]  # fmt: skip
-            return match(None, 0.9, *lines, ruled_out=("hs-bad-accept", "ws-deflate-unsupported"))
+            return match(
+                None, STRONG, *lines, ruled_out=("hs-bad-accept", "ws-deflate-unsupported")
+            )
     return None
 
 
@@ -376,7 +378,7 @@ def _id_missing(case: Case) -> Match | None:
         fix = Fix("Remove that line: nginx passes the header on by itself.",
                   "Requests reach the service with "
                   "X-Pts-Id.", Auto.YES, PROVISION_NGINX)  # fmt: skip
-    return match(seen, 0.95, *lines, ruled_out=("hs-id-unknown", "hs-auth-mismatch"), fix=fix)
+    return match(seen, STRONG, *lines, ruled_out=("hs-id-unknown", "hs-auth-mismatch"), fix=fix)
 
 
 def _id_unknown(case: Case) -> Match | None:
@@ -405,7 +407,9 @@ def _id_unknown(case: Case) -> Match | None:
         PROVISION_SERVER,
         {"pts_server_settings": {"controllers": {"allowed": [*allowed, seen.controller]}}},
     )
-    return match(seen, 0.96, *lines, ruled_out=("px-access-denied", "hs-origin-rejected"), fix=fix)
+    return match(
+        seen, CERTAIN, *lines, ruled_out=("px-access-denied", "hs-origin-rejected"), fix=fix
+    )
 
 
 def _auth(case: Case) -> Match | None:
@@ -430,6 +434,14 @@ def _auth(case: Case) -> Match | None:
     if signed and (seen.hop == "nginx" or seen.source == "nginx"):
         lines.append("A proxy rewrites the head, so that no signature can match behind it.")
     fix = None
+    if seen.code == "digest-credentials" or scheme.lower() == "digest":
+        fix = Fix(
+            "Set the controller to Basic authentication: it is set to Digest, and this server "
+            "speaks Basic. Login and password may well be right.",
+            "The upgrade is answered with 101.",
+            Auto.NO,
+            controller="Configuration switch 2 (Digest authentication) off",
+        )
     if signed:
         fix = Fix(
             "Enter the same secret key on both sides; signatures need the direct port, not nginx.",
@@ -439,7 +451,7 @@ def _auth(case: Case) -> Match | None:
             {"pts_server_settings": {"controllers": {"secret_required": False}}},
             "Server tab: 'Secret key' (at most 20 characters)",
         )
-    return match(seen, 0.95, *lines, ruled_out=("px-auth-required",), fix=fix)
+    return match(seen, STRONG, *lines, ruled_out=("px-auth-required",), fix=fix)
 
 
 def _bad_accept(case: Case) -> Match | None:
@@ -456,7 +468,7 @@ def _bad_accept(case: Case) -> Match | None:
     if place and not nginx_answers(case) and _hidden(place[1]["settings"]):
         short = [k for k in current(case) if k.seconds <= 1.5 and k.lost and not k.messages_in]
         lines = [f"{where(*place)}: proxy_hide_header Sec-WebSocket-Accept"]
-        return match(None, 0.9 if short else 0.75, *lines, ruled_out=("px-header-case",))
+        return match(None, STRONG if short else LIKELY, *lines, ruled_out=("px-header-case",))
     return None
 
 
@@ -470,7 +482,7 @@ def _accept_match(case: Case, expected: str, got: Json) -> Match:
     if place and _hidden(place[1]["settings"]):
         lines.append(f"{where(*place)}: proxy_hide_header Sec-WebSocket-Accept")
     out = ("px-header-case", "app-first-message", "ws-deflate-unsupported")
-    return match(None, 0.97, *lines, ruled_out=out)
+    return match(None, CERTAIN, *lines, ruled_out=out)
 
 
 def _slow(case: Case) -> Match | None:
@@ -492,7 +504,7 @@ def _slow(case: Case) -> Match | None:
         lines.append(f"Ended after client_header_timeout, {configured.client_header:g} s.")
     elif configured.head and seen.source == "service":
         lines.append(f"The service waits limits.head_seconds, {configured.head:g} s.")
-    return match(seen, 0.93, *lines, ruled_out=("hs-malformed-request", "px-default-server"))
+    return match(seen, STRONG, *lines, ruled_out=("hs-malformed-request", "px-default-server"))
 
 
 _OK = "The upgrade is answered with 101."
@@ -613,8 +625,8 @@ CAUSES: tuple[Cause, ...] = (
         Fix(
             "Let the controller connect through nginx, which repairs some of it; " + _FIRMWARE,
             _OK,
-            Auto.YES,
-            PROVISION_NGINX,
+            Auto.ASK,
+            controller="Server tab: the port of nginx (80)",
         ),
         _malformed,
         RETRY_AFTERMATH,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
-from ptslink.doctor.causes.reach import AT_ONCE_MS, LOST_SYN_MS, Reach, lines, listed
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.causes.reach import AT_ONCE_MS, LOST_SYN_MS, Reach, lines, listed, reach_of
 from ptslink.doctor.evidence import Case, Evidence, Status
 
 _SITE_ONLY = ("fw-upstream-drop", "fw-site-egress-block", "fw-ufw-drop", "tcp-service-down")
@@ -21,7 +21,7 @@ def _device_offline(case: Case) -> Match | None:
         names = [one["name"] for one in piece.facts.get("interfaces", ()) if one["up"]]
         if piece.facts.get("interfaces") is not None and not names:
             return Match(
-                0.96,
+                CERTAIN,
                 lines(
                     f"{piece.vantage}: no network interface has a link ({piece.seen})",
                     "nothing can leave this place, whatever the server does",
@@ -33,7 +33,7 @@ def _device_offline(case: Case) -> Match | None:
 
 def _silent_site(case: Case) -> Match | None:
     """Server only: a site that was asked for is known, and nothing of it arrives any more."""
-    reach = Reach(case)
+    reach = reach_of(case)
     if reach.site or reach.watch is None:
         return None
     asked = {piece.facts["peer"] for piece in case.all("net.route_to") if piece.status is Status.OK}
@@ -44,7 +44,7 @@ def _silent_site(case: Case) -> Match | None:
     if not silent or not (seen | linked) - asked:
         return None
     return Match(
-        0.75,
+        LIKELY,
         lines(
             f"server: no packet from {listed(sorted(silent))} in {reach.watch['seconds']:g} s "
             "and no connection of it left",
@@ -55,7 +55,7 @@ def _silent_site(case: Case) -> Match | None:
 
 
 def _no_default_route(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ENETUNREACH")
     if failed is None or failed.ms > AT_ONCE_MS:
         return None
@@ -66,7 +66,7 @@ def _no_default_route(case: Case) -> Match | None:
     if ways and not missing:
         return None
     return Match(
-        0.96 if missing else 0.85,
+        CERTAIN if missing else LIKELY,
         lines(
             f"{failed}: the kernel here knows no way, it sent nothing",
             f"{failed.vantage}: no default route" if missing else None,
@@ -83,7 +83,7 @@ def _hop(case: Case, vantage: str, *, gateway: bool) -> Evidence | None:
 
 
 def _wrong_gateway(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("EHOSTUNREACH", "ETIMEDOUT")
     if failed is None or failed.ms < AT_ONCE_MS:
         return None
@@ -92,7 +92,7 @@ def _wrong_gateway(case: Case) -> Match | None:
         if hop.facts.get("state") != "silent":
             return None
         return Match(
-            0.96,
+            CERTAIN,
             lines(
                 f"{failed}",
                 f"{hop.vantage}: the gateway {hop.facts['address']} does not answer on its own "
@@ -103,7 +103,7 @@ def _wrong_gateway(case: Case) -> Match | None:
     if failed.errno != "EHOSTUNREACH" or _hop(case, failed.vantage, gateway=False) is not None:
         return None
     return Match(
-        0.7,
+        LIKELY,
         lines(
             f"{failed}",
             "an error of this kind after seconds is an unanswered ARP on the first hop; a "
@@ -114,14 +114,14 @@ def _wrong_gateway(case: Case) -> Match | None:
 
 
 def _wrong_server_ip(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     if reach.target_is_name or not reach.site or reach.leads_here_from_elsewhere:
         return None
     first = reach.site[0]
     near = _hop(case, first.vantage, gateway=False)
     if not reach.connected and near is not None and near.facts.get("state") == "silent":
         return Match(
-            0.9,
+            STRONG,
             lines(
                 str(first),
                 f"{near.vantage}: {first.address} should be on this very network, and nobody "
@@ -133,7 +133,7 @@ def _wrong_server_ip(case: Case) -> Match | None:
     if reach.server_addresses and not reach.is_server(first.address) and reach.nothing_arrived:
         behind_nat = _behind_nat(reach, first.address)
         return Match(
-            0.55 if behind_nat else 0.95,
+            LIKELY if behind_nat else STRONG,
             lines(
                 str(first),
                 _addresses(reach),
@@ -152,7 +152,7 @@ def _wrong_server_ip(case: Case) -> Match | None:
     slow = first.errno == "EHOSTUNREACH" and first.ms >= AT_ONCE_MS
     if not reach.connected and slow and hop is not None and hop.facts.get("state") == "answers":
         return Match(
-            0.85,
+            LIKELY,
             lines(
                 str(first),
                 f"{hop.vantage}: the gateway {hop.facts['address']} answers, so the last router "
@@ -182,7 +182,7 @@ def _behind_nat(reach: Reach, dialled: str) -> bool:
 
 
 def _no_return_route(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     blind = [
         piece
         for piece in case.all("net.route_to")
@@ -196,7 +196,7 @@ def _no_return_route(case: Case) -> Match | None:
     lost = [piece for piece in blind if piece.facts["peer"] in unanswered]
     if lost or (unanswered and grew > 0):
         return Match(
-            0.96,
+            CERTAIN,
             lines(
                 f"server: {sum(unanswered.values())} SYN from {listed(unanswered)} arrived, no "
                 "SYN-ACK left",
@@ -208,14 +208,14 @@ def _no_return_route(case: Case) -> Match | None:
         )  # fmt: skip
     if blind:
         return Match(
-            0.8,
+            LIKELY,
             lines(
                 *(f"server: no way back to {p.facts['peer']}: {p.facts['error']}" for p in blind)
             ),
         )
     if no_default is not None and not no_default.get("ipv4") and reach.failed("ETIMEDOUT"):
         return Match(
-            0.7,
+            LIKELY,
             lines(
                 str(reach.failed("ETIMEDOUT")),
                 "server: no IPv4 default route: only its own network is answered",
@@ -225,7 +225,7 @@ def _no_return_route(case: Case) -> Match | None:
 
 
 def _rp_filter(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     modes = case.fact("net.rp_filter", "interfaces") or {}
     strict = [name for name, value in modes.items() if value == 1]
     grew = reach.grew("TcpExtIPReversePathFilter")
@@ -234,7 +234,7 @@ def _rp_filter(case: Case) -> Match | None:
     unanswered = reach.unanswered(reach.port) if reach.port is not None else {}
     if grew and strict and (unanswered or not reach.site or reach.watch is None):
         return Match(
-            0.97 if unanswered else 0.85,
+            CERTAIN if unanswered else LIKELY,
             lines(
                 f"server: the reverse-path filter dropped {grew} packets while the link was tried",
                 f"server: it is strict (1) on {listed(strict)}",
@@ -249,7 +249,7 @@ def _rp_filter(case: Case) -> Match | None:
 
 
 def _asymmetric(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT")
     if failed is None:
         return None
@@ -263,7 +263,7 @@ def _asymmetric(case: Case) -> Match | None:
     if not both and not half_open:
         return None
     return Match(
-        0.95 if both else 0.85,
+        STRONG if both else LIKELY,
         lines(
             str(failed),
             f"server: SYN arrived from {listed(syns)}; SYN-ACK left to {listed(both)}"
@@ -307,7 +307,7 @@ def _stuck(case: Case) -> Mapping[str, Any] | None:
 
 
 def _mtu(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     if reach.site and not reach.connected:
         return None
     lost, stuck = _big_lost(case), _stuck(case)
@@ -318,15 +318,12 @@ def _mtu(case: Case) -> Match | None:
     if lost is None and reach.site:
         # Seen from the server alone it may be a dead peer; here the peer is alive and well.
         return None
-    if lost is not None and stuck is None and lost.probe == "tls.handshake":
-        # A silent TLS handshake has other reasons too; only the resent segment tells.
-        if reach.server_seen and case.first("net.sockets") is not None:
-            return None
-        confidence = 0.55
-    else:
-        confidence = 0.95 if lost is not None and stuck is not None else 0.8
+    # A silent TLS handshake has other reasons too; only the resent segment tells.
+    silent = lost is not None and stuck is None and lost.probe == "tls.handshake"
+    if silent and reach.server_seen and case.first("net.sockets") is not None:
+        return None
     return Match(
-        confidence,
+        STRONG if lost is not None and stuck is not None else LIKELY,
         lines(
             f"{lost.vantage}: {lost.probe}: {lost.seen}" if lost is not None else None,
             "TCP connects and small answers come through" if reach.connected else None,
@@ -344,7 +341,7 @@ def _mtu(case: Case) -> Match | None:
 
 def packet_loss(case: Case) -> Match | None:
     """Connections of which some came about only after their SYN was sent again."""
-    reach = Reach(case)
+    reach = reach_of(case)
     tries = [
         (float(attempt["ms"]), attempt.get("errno"))
         for piece in case.all("tcp.again")
@@ -362,7 +359,7 @@ def packet_loss(case: Case) -> Match | None:
         return None  # the server itself let the SYNs fall
     resent = reach.grew("TcpRetransSegs") or 0
     return Match(
-        0.9 if len(tries) >= 5 else 0.75,
+        LIKELY,
         lines(
             f"of {len(tries)} connections {len(quick)} took no time, {len(slow)} took "
             f"{', '.join(f'{ms / 1000:.1f} s' for ms in sorted(slow)[:4])}"

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ptslink.doctor.attempts import PROBE_ID_PREFIX
-from ptslink.doctor.evidence import Case, Evidence, Json, Status
+from ptslink.doctor.evidence import Case, Evidence, Json, Status, once
 
 #: A refusal that takes longer than this was not sent by a host that has the packet: it is the
 #: kernel's own giving up (an unanswered ARP takes seconds). Milliseconds.
@@ -330,6 +330,12 @@ class Reach:
         lines = self.case.fact("nginx.access", "lines") or ()
         told |= {str(one["client"]) for one in lines if one.get("client") and _is_site(one)}
         return {peer for peer in told if not _loopback(peer)}
+
+
+@once
+def reach_of(case: Case) -> Reach:
+    """The case read for reachability, once for all causes."""
+    return Reach(case)
 
 
 def _is_site(record: Mapping[str, Json]) -> bool:

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ptslink.doctor.attempts import Attempt
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import RETRY_AFTERMATH, failing, service_config
-from ptslink.doctor.causes.reach import Reach, lines, listed
+from ptslink.doctor.causes.reach import Reach, lines, listed, reach_of
 from ptslink.doctor.commands import written
 from ptslink.doctor.evidence import Case, Json
 
@@ -93,7 +93,7 @@ class Cut:
     names: tuple[str, ...]
     what: str
     signs: tuple[str, ...]
-    confidence: float = 0.97
+    confidence: float = CERTAIN
 
 
 def _within(address: str, nets: str) -> bool:
@@ -116,7 +116,7 @@ def _judge(case: Case, unit: str) -> Match | None:
     box = _sandbox(case, unit)
     if box is None:
         return None
-    cut = next(_cuts(case, box, Reach(case)), None)
+    cut = next(_cuts(case, box, reach_of(case)), None)
     if cut is None:
         return None
     places = box.where(*cut.names)
@@ -154,7 +154,7 @@ def _families(case: Case, box: Sandbox, reach: Reach) -> Iterator[Cut]:
         said = [str(line) for line in unit.get("denied") or unit.get("last_lines") or ()]
         told = [line for line in said if "(97:" in line or "Errno 97" in line]
         state = f"server: {box.unit} is {unit['active']}, result {unit.get('result')}"
-        yield Cut(names, what, lines(state, *told[-1:]), 0.97 if told else 0.85)
+        yield Cut(names, what, lines(state, *told[-1:]), CERTAIN if told else LIKELY)
     elif (found := _refused(case, box, (97, 13, 1))) is not None:
         yield Cut(names, what, found)
 

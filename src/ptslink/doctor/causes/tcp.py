@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from typing import Any
 
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.l3 import packet_loss
-from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed
+from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed, reach_of
 from ptslink.doctor.commands import Commands, journal, provision
 from ptslink.doctor.evidence import Case, Json
-from ptslink.doctor.pattern import Link, current, timers
+from ptslink.doctor.pattern import Link, current, ending, timers
 
 #: The service and the proxy, and what starts them.
 _UNITS = ("nginx.service", "ptslink.service")
@@ -24,7 +24,7 @@ _FULL = 0.98
 
 
 def _service_down(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     if reach.listeners is None:
         return None
     failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
@@ -38,7 +38,7 @@ def _service_down(case: Case) -> Match | None:
             return None
         reset = reach.resets(failed.port)
         return Match(
-            0.97,
+            CERTAIN,
             lines(
                 str(failed),
                 f"server: nothing listens on port {failed.port}",
@@ -66,7 +66,7 @@ def _service_down(case: Case) -> Match | None:
         return None
     first = next((unit for unit in down if unit["unit"] == "nginx.service"), down[0])
     return Match(
-        0.9,
+        STRONG,
         lines(
             *(_state(unit) for unit in down),
             f"server: listening are {_listening(reach)}",
@@ -86,7 +86,7 @@ def _configured_nowhere(reach: Reach, case: Case) -> Match | None:
     if not port or served or reach.listening(int(port), public=False) or reach.server_has_unit:
         return None
     return Match(
-        0.85,
+        LIKELY,
         lines(
             f"server: the service is configured for port {port}, and has no unit that is known",
             f"server: listening are {_listening(reach)}",
@@ -138,7 +138,7 @@ def _listening(reach: Reach) -> str:
 
 
 def _bind_loopback(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ECONNREFUSED")
     if failed is None or reach.listening(failed.port):
         return None
@@ -146,7 +146,7 @@ def _bind_loopback(case: Case) -> Match | None:
     if not local:
         return None
     return Match(
-        0.97,
+        CERTAIN,
         lines(
             str(failed),
             f"server: port {failed.port} is served on {listed([one['address'] for one in local])} "
@@ -157,7 +157,7 @@ def _bind_loopback(case: Case) -> Match | None:
 
 
 def _wrong_port(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH")
     if failed is None:
         return None
@@ -178,7 +178,7 @@ def _wrong_port(case: Case) -> Match | None:
         if not served:
             return None
         return Match(
-            0.95,
+            STRONG,
             lines(
                 str(failed),
                 f"server: nothing is meant to listen on {failed.port}; the link's ports are "
@@ -195,7 +195,7 @@ def _wrong_port(case: Case) -> Match | None:
         # A port that is dropped while others answer may as well be closed on the way.
         return None
     return Match(
-        0.85,
+        LIKELY,
         lines(str(failed), f"the link answers on {listed([str(port) for port in links])}",
               f"also open: {listed([str(port) for port in open_ones])}" if open_ones else None),
         fix=_use_port(links),
@@ -271,21 +271,52 @@ def _rule_lines(reach: Reach, failed: Connect | None, facts: Mapping[str, Any]) 
         f"server: a SYN to port {facts['port']}{source} meets: {facts['rule']}"
         + (f" ({count} packets so far)" if count else ""),
         _arrived(reach, int(facts["port"])),
+        f"server: {facts['gone']} is switched on, and none of its rules is in the kernel: another "
+        "program has flushed them"
+        if facts.get("gone")
+        else None,
     )
 
 
+def _owner(facts: Mapping[str, Any]) -> str:
+    """Whose tool changes the rule that decides: the table it stands in tells, not what else is
+    installed."""
+    at = facts.get("at")
+    if not at:
+        return str(facts.get("manager"))
+    if at["table"] == "firewalld":
+        return "firewalld"
+    if at["dialect"] == "iptables" and facts.get("manager") == "ufw" and (
+        at["policy"] or str(at["chain"]).startswith("ufw")
+    ):  # fmt: skip
+        return "ufw"
+    return str(at["dialect"])
+
+
 def _allow(facts: Mapping[str, Any]) -> Fix:
-    port = int(facts["port"])
-    allow = _LET_IN.get(str(facts.get("manager")))
-    commands = allow(str(port)) if allow is not None else ()
-    variables: dict[str, Json] = {"nginx_proxy_listeners": [{"port": port}]} if port != 3000 else {}
-    own = "" if commands else " Remove or reorder the rule named above so that it is accepted."
+    port, owner = int(facts["port"]), _owner(facts)
+    summary = f"Let TCP port {port} in"
+    expect = f"The rules accept a SYN to port {port} and the connection is made."
+    if owner in _LET_IN:
+        variables: dict[str, Json] = {"nginx_proxy_listeners": [{"port": port}]}
+        return Fix(
+            f"{summary}, by provisioning so that it stays.", expect, Auto.YES,
+            _LET_IN[owner](str(port)), variables if port != 3000 else {},
+        )  # fmt: skip
+    at, match = facts.get("at"), ("tcp", "dport", str(port), "accept")
+    commands: Commands = ()
+    if at and owner == "nft":
+        commands = (("nft", "insert", "rule", at["family"], at["table"], at["chain"], *match),)
+    elif at:
+        program = "ip6tables" if at["family"] == "ip6" else "iptables"
+        rule = ("-p", "tcp", "--dport", str(port), "-j", "ACCEPT")
+        commands = ((program, "-t", at["table"], "-I", at["chain"], *rule),)
     return Fix(
-        f"Let TCP port {port} in, by provisioning so that it stays.{own}",
-        f"The rules accept a SYN to port {port} and the connection is made.",
-        Auto.YES if commands or variables else Auto.ASK,
+        f"{summary} before the rule named above, which no firewall program manages; then do the "
+        "same where that rule is written, so that it stays.",
+        expect,
+        Auto.ASK,
         commands,
-        variables,
     )
 
 
@@ -305,7 +336,7 @@ def _is_ban(facts: Mapping[str, Any]) -> bool:
 
 
 def _drop(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     found = _filtered(reach)
     if found is None:
         return _drops_some(case, reach)
@@ -319,7 +350,7 @@ def _drop(case: Case) -> Match | None:
     if facts.get("dnat"):
         return None
     return Match(
-        0.97 if reach.watch is not None and failed is not None else 0.9,
+        CERTAIN if reach.watch is not None and failed is not None else STRONG,
         _rule_lines(reach, failed, facts),
         ruled_out=("fw-upstream-drop", "fw-site-egress-block", "l3-no-return-route",
                    "l3-rp-filter-asymmetric", "tcp-service-down", "nat-forward-missing-or-hairpin"),
@@ -344,7 +375,7 @@ def _drops_some(case: Case, reach: Reach) -> Match | None:
         if not (_by_chance(rule) or (_names_port(rule, first.port) and (count or syns))):
             continue
         return Match(
-            0.97 if count or syns else 0.92,
+            CERTAIN if count or syns else STRONG,
             (
                 *lost.evidence,
                 *lines(
@@ -382,7 +413,7 @@ def _meant(reach: Reach, case: Case, port: int) -> bool:
 
 
 def _firewalld(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("EHOSTUNREACH")
     if failed is None:
         found = _filtered(reach)
@@ -390,7 +421,7 @@ def _firewalld(case: Case) -> Match | None:
             return None
         if "prohibited" not in str(found[1]["answer"]):
             return None
-        return Match(0.85, _rule_lines(reach, None, found[1]), fix=_allow(found[1]))
+        return Match(LIKELY, _rule_lines(reach, None, found[1]), fix=_allow(found[1]))
     if failed.ms > AT_ONCE_MS or failed.on_the_way:
         return None
     facts = reach.firewall(failed.port, failed.family)
@@ -400,7 +431,7 @@ def _firewalld(case: Case) -> Match | None:
         return None
     said = [f"server: sent ICMP {codes} to {peer}" for peer, codes in errors.items()]
     return Match(
-        0.97 if rejects else 0.9 if failed.prohibited else 0.7,
+        CERTAIN if rejects else STRONG if failed.prohibited else LIKELY,
         (
             *(_rule_lines(reach, failed, facts) if rejects and facts else (str(failed),)),
             "this error at once is an ICMP message 'prohibited' of a firewall; an unanswered ARP "
@@ -414,7 +445,7 @@ def _firewalld(case: Case) -> Match | None:
 
 
 def _reject(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     found = _filtered(reach)
     if found is None or found[1]["verdict"] != "reject" or _is_ban(found[1]):
         return None
@@ -426,7 +457,7 @@ def _reject(case: Case) -> Match | None:
     if failed is None and "prohibited" in str(facts["answer"]):
         return None
     return Match(
-        0.97,
+        CERTAIN,
         (
             *_rule_lines(reach, failed, facts),
             f"server: the port is served; the rule answers with {facts['answer']}, which looks "
@@ -438,7 +469,7 @@ def _reject(case: Case) -> Match | None:
 
 
 def _limit(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     port = reach.port
     ports = [port] if port is not None else reach.link_ports
     refused = [
@@ -463,7 +494,7 @@ def _limit(case: Case) -> Match | None:
         failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
         if maybe and (failed is not None or refused or logged):
             return Match(
-                0.95,
+                STRONG,
                 lines(
                     str(failed) if failed is not None else None,
                     f"of {len(again)} connections in a row {len(refused)} were refused"
@@ -517,15 +548,24 @@ def _dnat(reach: Reach, port: int) -> Mapping[str, Any] | None:
 
 
 def _docker(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
-    if failed is None:
-        return None
-    facts = _dnat(reach, failed.port)
+    ports = [failed.port] if failed is not None else [] if reach.site else reach.served
+    facts = next((found for port in ports if (found := _dnat(reach, port))), None)
     if facts is None:
         return None
+    if failed is None:
+        return Match(
+            STRONG,
+            lines(
+                f"server: what comes to port {facts['port']} from outside is sent on to "
+                f"{facts['dnat']} before anything here sees it",
+                f"server: {reach.listening(facts['port'])[0]['process']} listens on port "
+                f"{facts['port']} in vain",
+            ),
+        )
     return Match(
-        0.93,
+        STRONG,
         lines(
             str(failed),
             f"server: port {failed.port} is sent on to {facts['dnat']} before the input rules "
@@ -539,7 +579,7 @@ def _docker(case: Case) -> Match | None:
 
 
 def _banned(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
     jails = case.fact("net.bans", "jails") or {}
     by_jail = {address: jail for jail, addresses in jails.items() for address in addresses}
@@ -551,7 +591,7 @@ def _banned(case: Case) -> Match | None:
         if not known:
             return None
         return Match(
-            0.85,
+            LIKELY,
             lines(*(f"server: the site {one} is banned by jail {by_jail[one]}" for one in known)),
             fix=_unban(known[0], by_jail[known[0]]),
         )
@@ -565,7 +605,7 @@ def _banned(case: Case) -> Match | None:
     if hit:
         jail = by_jail.get(hit[0])
         return Match(
-            0.97,
+            CERTAIN,
             lines(
                 str(failed),
                 _arrived(reach, failed.port),
@@ -579,7 +619,7 @@ def _banned(case: Case) -> Match | None:
         )  # fmt: skip
     if by_jail and reach.watch is None and not turned_away:
         return Match(
-            0.7,
+            LIKELY,
             lines(
                 str(failed),
                 f"server: the port is served and open; banned are {listed(sorted(by_jail))}",
@@ -623,7 +663,7 @@ def _served_and_open(reach: Reach, failed: Connect) -> bool:
 
 
 def _upstream_drop(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED")
     if failed is None or reach.never_left(failed):
         return None
@@ -636,7 +676,7 @@ def _upstream_drop(case: Case) -> Match | None:
     both = any(one.errno == "ETIMEDOUT" for one in reach.elsewhere)
     others = _others_arriving(reach, failed)
     return Match(
-        0.95 if both else 0.8,
+        STRONG if both else LIKELY,
         lines(
             str(failed),
             next((str(one) for one in reach.elsewhere), None),
@@ -660,7 +700,9 @@ def _upstream_reset(reach: Reach, failed: Connect) -> Match | None:
         return None
     if reach.server_seen and not _served_and_open(reach, failed):
         return None
-    return Match(0.75, lines(str(failed), _nearer(failed, nearer)), ruled_out=("tcp-service-down",))
+    return Match(
+        LIKELY, lines(str(failed), _nearer(failed, nearer)), ruled_out=("tcp-service-down",)
+    )
 
 
 def _nearer(failed: Connect, hops: tuple[int, int]) -> str:
@@ -688,7 +730,7 @@ def _others_arriving(reach: Reach, failed: Connect) -> list[str]:
 
 
 def _egress(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
     if failed is None:
         return None
@@ -702,7 +744,7 @@ def _egress(case: Case) -> Match | None:
     )
     if failed.prohibited and failed.refuser == gateway:
         return Match(
-            0.93,
+            STRONG,
             lines(
                 str(failed),
                 f"{failed.vantage}: {gateway} is this network's own gateway; the message says "
@@ -713,7 +755,7 @@ def _egress(case: Case) -> Match | None:
         )  # fmt: skip
     if failed.errno == "ETIMEDOUT" and reach.never_left(failed):
         return Match(
-            0.9,
+            STRONG,
             lines(
                 str(failed),
                 f"{failed.vantage}: no SYN to port {failed.port} left this machine's network card, "
@@ -728,7 +770,7 @@ def _egress(case: Case) -> Match | None:
         and (nearer[0] == 0 or reach.connects_elsewhere)
     ):
         return Match(
-            0.9,
+            STRONG,
             lines(
                 str(failed),
                 _nearer(failed, nearer),
@@ -746,7 +788,7 @@ def _egress(case: Case) -> Match | None:
         if not reach.server_seen and failed.errno != "ETIMEDOUT":
             return None
         return Match(
-            0.95 if reach.nothing_arrived else 0.8,
+            STRONG if reach.nothing_arrived else LIKELY,
             lines(
                 str(failed),
                 next((str(one) for one in reach.elsewhere if one.errno is None), None),
@@ -794,7 +836,7 @@ def _foreign_banner(case: Case) -> str | None:
 
 
 def _forward_wrong_host(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     first = next((one for one in reach.site if one.errno is None), None)
     if first is None:
         return None
@@ -809,7 +851,7 @@ def _forward_wrong_host(case: Case) -> Match | None:
     if elsewhere and not address_ours and not reach.target_is_name and not _maybe_nat(reach, first):
         return None  # the address itself is another machine's
     return Match(
-        0.95 if elsewhere else 0.8,
+        STRONG if elsewhere else LIKELY,
         lines(
             str(first),
             f"what answers says: {banner}" if banner else None,
@@ -838,7 +880,7 @@ def _maybe_nat(reach: Reach, first: Connect) -> bool:
 
 
 def _forward_missing(case: Case) -> Match | None:
-    reach = Reach(case)
+    reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
     if failed is None or not reach.server_addresses or reach.is_server(failed.address):
         return None
@@ -850,7 +892,7 @@ def _forward_missing(case: Case) -> Match | None:
     inside = bool(source) and _same_lan(case, str(source))
     if inside and (reach.connects_elsewhere or reach.nothing_arrived):
         return Match(
-            0.93,
+            STRONG,
             lines(
                 str(failed),
                 f"site: its own address {source} is in the server's own network",
@@ -862,7 +904,7 @@ def _forward_missing(case: Case) -> Match | None:
         )
     if _maybe_nat(reach, failed) and reach.nothing_arrived and not reach.connects_elsewhere:
         return Match(
-            0.85,
+            LIKELY,
             lines(
                 str(failed),
                 "server: it has private addresses only, so a router in front of it owns the "
@@ -900,11 +942,11 @@ def _conntrack(case: Case) -> Match | None:
     growing = len(dropped) > 1 and dropped[-1] > dropped[0]
     if not full and not growing:
         return None
-    reach = Reach(case)
+    reach = reach_of(case)
     if reach.site and reach.failed("ETIMEDOUT") is None and not growing:
         return None
     return Match(
-        0.96,
+        CERTAIN,
         lines(
             f"server: {count} of {most} connections tracked",
             f"server: {told} times 'table full, dropping packet' in the kernel log" if told
@@ -933,7 +975,7 @@ def _nat_idle(case: Case) -> Match | None:
     last = hit[-1]
     silence = last.last_pong if last.last_pong is not None else last.seconds
     return Match(
-        0.93 if len(hit) > 1 and not reboots else 0.85,
+        STRONG if len(hit) > 1 and not reboots else LIKELY,
         lines(
             *(link.shown() for link in hit[-3:]),
             f"the last ping was answered by a reset within {last.last_ping:.2f} s, after "
@@ -971,21 +1013,25 @@ def _ghost_sockets(case: Case) -> list[Mapping[str, Any]]:
 def _ghost(case: Case) -> Match | None:
     sockets = _ghost_sockets(case)
     timed_out = [link for link in current(case) if link.code == "ping-timeout"]
+    vanished = ending(case, lambda link: link.vanished)
     # Scanners of the Internet vanish all day long: it has to be a controller's address.
-    sites = Reach(case).known_peers | {link.peer for link in timed_out}
+    sites = reach_of(case).known_peers | {link.peer for link in timed_out}
     sockets = [one for one in sockets if one["peer"].removeprefix("::ffff:") in sites]
-    if not sockets:
+    if not sockets and not vanished:
         return None
     configured = timers(case)
     cycle = (configured.ping_interval or 0) + (configured.ping_timeout or 0)
     peers = sorted({f"{one['peer']}:{one['peer_port']}" for one in sockets})
-    first = sockets[0]
+    first = sockets[0] if sockets else None
+    pings_on = bool(configured.ping_interval and configured.ping_timeout)
     return Match(
-        0.95 if timed_out else 0.85,
+        STRONG if vanished or (timed_out and first) else LIKELY,
         lines(
             f"server: to {listed(peers)}: {first['state']}, {first['send_q']} bytes never "
-            f"acknowledged, sent again with backoff {first.get('backoff')}",
-            *(link.shown() for link in timed_out[-2:]),
+            f"acknowledged, sent again with backoff {first.get('backoff')}"
+            if first
+            else "it answered pings until then, and never the closing frame",
+            *(link.shown() for link in (timed_out or vanished)[-2:]),
             f"pings unanswered for {cycle:g} s (ping interval and timeout) end such a link"
             if cycle and timed_out
             else None,
@@ -993,10 +1039,56 @@ def _ghost(case: Case) -> Match | None:
             "that only ignores pings would still acknowledge them",
         ),
         ruled_out=("ws-ping-unanswered", "nat-idle-silent", "ws-device-idle-timeout"),
+        fix=_LOOK_AT_SITE if pings_on else None,
     )
 
 
+_LOOK_AT_SITE = Fix(
+    "Look at power and network of the site. The server does its part: it pings, and lets a new "
+    "connection of the same controller replace the old one.",
+    "The controller comes back by itself.",
+)
+
+
+def _queue_full(case: Case) -> Match | None:
+    """Connections that the kernel has made and nobody takes."""
+    reach = reach_of(case)
+    full = [
+        one
+        for one in reach.listeners or ()
+        if one["port"] in (*reach.link_ports, reach.port)
+        and one.get("process") != "systemd"
+        and one["queue"] >= one["backlog"] > 0
+    ]
+    grew = reach.grew("TcpExtListenOverflows") or 0
+    if not full or (reach.connected and not grew):
+        return None
+    return Match(
+        STRONG,
+        lines(
+            *(f"server: port {one['port']} of {one['process']} (pid {one['pid']}): {one['queue']} "
+              f"connections wait to be accepted, {one['backlog']} may" for one in full),
+            f"server: {grew} connections were dropped for that meanwhile" if grew else None,
+        ),
+        ruled_out=("l3-packet-loss", "fw-upstream-drop", "tcp-service-down"),
+    )  # fmt: skip
+
+
 CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "tcp-accept-queue-full",
+        Layer.TCP,
+        "Connections wait to be accepted: the program that listens does not take them",
+        Fix(
+            "Look whether it hangs or is stopped (STAT T, D) and what it waits for, then restart "
+            "it. Take its stack first: after the restart nobody knows.",
+            "Recv-Q of the listener is 0.",
+            Auto.ASK,
+            commands=(("ss", "-ltnp"), ("ps", "-eo", "pid,stat,wchan:20,etime,args")),
+        ),
+        _queue_full,
+        aftermath=("px-upstream-timeout",),
+    ),
     Cause(
         "tcp-service-down",
         Layer.TCP,
@@ -1039,7 +1131,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "fw-firewalld-reject",
         Layer.TCP,
-        "The server's firewall (firewalld's way) rejects the link's port",
+        "A firewall rule of the server rejects the link's port as prohibited",
         Fix(
             "Let the link's port in, in the zone of the interface it comes by.",
             "A SYN is accepted; `firewall-cmd --list-all` shows the port.",
@@ -1071,7 +1163,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "fw-docker-path",
         Layer.TCP,
-        "The port is forwarded to a container, past the firewall's input rules",
+        "A DNAT rule sends the port elsewhere (a container), past nginx and the input rules",
         Fix(
             "Publish the container's port on 127.0.0.1 only and let nginx face the controllers; "
             "rules for published ports belong into the chain DOCKER-USER.",

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable
 
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
     ends_told,
     service_config,
@@ -48,10 +47,6 @@ def _period(hits: list[Link]) -> float:
     return statistics.median(b.began - a.began for a, b in itertools.pairwise(hits))
 
 
-def _coded(*codes: str) -> Callable[[Link], bool]:
-    return lambda link: link.code in codes
-
-
 def _rsv1(case: Case) -> Match | None:
     hits = ending(
         case,
@@ -74,7 +69,7 @@ def _rsv1(case: Case) -> Match | None:
     else:
         lines = ("RSV1 is set and no extension was negotiated (RFC 6455 5.2).",)
     out = ("ws-deflate-unsupported", "ws-unmasked", "ws-bad-frame", "app-handler-exception")
-    return Match(0.96, _shown(hits, *lines), out)
+    return Match(CERTAIN, _shown(hits, *lines), out)
 
 
 def _unmasked(case: Case) -> Match | None:
@@ -88,7 +83,7 @@ def _unmasked(case: Case) -> Match | None:
     if interval and near(hits[-1].seconds, interval):
         lines.append(f"It dies at the first ping ({interval:g} s): only its pongs are unmasked.")
     return Match(
-        0.96, _shown(hits, *lines), ("ws-ping-unanswered", "nat-idle-silent", "ws-bad-frame")
+        CERTAIN, _shown(hits, *lines), ("ws-ping-unanswered", "nat-idle-silent", "ws-bad-frame")
     )
 
 
@@ -102,7 +97,15 @@ def _utf8(case: Case) -> Match | None:
     if not hits:
         return None
     line = "A text message is not UTF-8: most likely a name in a Windows code page."
-    return Match(0.96, _shown(hits, line), ("app-handler-exception", "ws-bad-frame"))
+    sure = _named(hits, "not-utf8")
+    return Match(sure, _shown(hits, line), ("app-handler-exception", "ws-bad-frame"))
+
+
+def _named(hits: list[Link], code: str) -> float:
+    """How sure a close code makes: alone, it may have been sent for another reason."""
+    last = hits[-1]
+    told = last.code == code or last.first_bytes or (last.close_sent and last.close_sent[1])
+    return CERTAIN if told else LIKELY
 
 
 def _too_big(case: Case) -> Match | None:
@@ -116,7 +119,7 @@ def _too_big(case: Case) -> Match | None:
     if not hits:
         for piece in case.all("ws.large"):
             if piece.facts.get("code") == 1009:
-                return Match(0.85, (f"Closed with 1009: {piece.seen}",))
+                return Match(LIKELY, (f"Closed with 1009: {piece.seen}",))
         return None
     lines = [f"limits.message_bytes is {limit}."] if limit else []
     fix = Fix(
@@ -126,7 +129,8 @@ def _too_big(case: Case) -> Match | None:
         PROVISION_SERVER,
         {"pts_server_message_bytes_max": max(4 * 1024 * 1024, 4 * int(limit or 0))},
     )
-    return Match(0.96, _shown(hits, *lines), ("app-handler-exception",), fix)
+    sure = _named(hits, "message-too-big")
+    return Match(sure, _shown(hits, *lines), ("app-handler-exception",), fix)
 
 
 _BAD_FRAMES = (
@@ -156,7 +160,9 @@ def _bad_frame(case: Case) -> Match | None:
     if not hits:
         return None
     line = f"The service closed with 1002: {hits[-1].error or hits[-1].code}."
-    return Match(0.95, _shown(hits, line), ("ws-rsv1-compressed", "ws-unmasked", "ws-invalid-utf8"))
+    return Match(
+        STRONG, _shown(hits, line), ("ws-rsv1-compressed", "ws-unmasked", "ws-invalid-utf8")
+    )
 
 
 def _pingless(link: Link) -> bool:
@@ -187,7 +193,7 @@ def _ping_unanswered(case: Case) -> Match | None:
     if not never:
         lines.append("It answered pings before.")
     out = ("tcp-half-open-ghost", "nat-idle-silent", "app-event-loop-blocked")
-    return Match(0.94 if never else 0.8, _shown(hits, *lines), out)
+    return Match(STRONG if never else LIKELY, _shown(hits, *lines), out)
 
 
 def _stuck_peer(case: Case, peer: str) -> bool:
@@ -240,7 +246,7 @@ def _device_idle(case: Case) -> Match | None:
         {"pts_server_ping_interval_seconds": value},
     )
     out = ("nat-idle-silent", "px-read-timeout-60", "px-other-idle-timeout")
-    return Match(0.9, _shown(hits, *lines), out, fix)
+    return Match(STRONG, _shown(hits, *lines), out, fix)
 
 
 def _quiet_time(link: Link) -> float:
@@ -268,7 +274,9 @@ def _deflate(case: Case) -> Match | None:
         ]
         seen = (line, *(link.shown() for link in lost[-1:]))
         return Match(
-            0.93 if lost or not offered else 0.75, seen, ("ws-rsv1-compressed", "hs-subprotocol")
+            STRONG if lost or not offered else LIKELY,
+            seen,
+            ("ws-rsv1-compressed", "hs-subprotocol"),
         )
     return _deflate_agreed(case)
 
@@ -288,7 +296,7 @@ def _deflate_agreed(case: Case) -> Match | None:
         return None
     line = f"{len(hits)} links on which permessage-deflate was agreed ended within {_SOON:g} s."
     out = ("ws-rsv1-compressed", "ws-server-frame-too-big")
-    return Match(0.9, (hits[-1].shown(), line), out)
+    return Match(STRONG, (hits[-1].shown(), line), out)
 
 
 def _server_frame(case: Case) -> Match | None:
@@ -308,7 +316,7 @@ def _server_frame(case: Case) -> Match | None:
             much = f" ({size} bytes)" if size else ""
             line = f"{len(hits)} links were lost within 2 s of sending {kind}{much}."
             out = ("app-first-message", "ws-deflate-unsupported", "ws-device-idle-timeout")
-            return Match(0.93, (line,), out)
+            return Match(STRONG, (line,), out)
     return _large_unasked(case)
 
 
@@ -332,7 +340,7 @@ def _large_unasked(case: Case) -> Match | None:
              "bytes."]  # fmt: skip
     lines += [f"Of its own accord it sends a message of {told} bytes."] if told >= _LARGE else []
     out = ("ws-deflate-unsupported", "ws-device-idle-timeout")
-    return Match(0.93 if told >= _LARGE else 0.75, tuple(lines), out)
+    return Match(STRONG if told >= _LARGE else LIKELY, tuple(lines), out)
 
 
 _FIRMWARE = "Update the controller's firmware, and tell its maker what was seen."

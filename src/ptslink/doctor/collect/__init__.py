@@ -14,13 +14,14 @@ from typing import Any
 from ptslink.doctor.collect.edge import LocalMachine, Machine, Stopwatch
 from ptslink.doctor.evidence import Evidence
 
-#: Module -> what is told while it works.
+#: Module -> what is told while it works. The service's tries the link: nginx's logs, read after
+#: that, say what became of each try.
 _ROOMS = {
     "network": "looking at the network",
     "host": "looking at the host",
+    "service": "looking at the service",
     "nginx": "looking at nginx",
     "tls": "looking at certificates",
-    "service": "looking at the service",
 }
 
 

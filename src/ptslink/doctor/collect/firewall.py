@@ -91,6 +91,15 @@ class Place:
     chain: Chain
     rule: Rule | None
 
+    def to_facts(self) -> dict[str, Any]:
+        return {
+            "family": self.table.family,
+            "table": self.table.name,
+            "chain": self.chain.name,
+            "dialect": self.table.dialect,
+            "policy": self.rule is None,
+        }
+
     def __str__(self) -> str:
         said = f"policy {self.chain.policy}" if self.rule is None else self.rule.text
         return f"{self.table.family} {self.table.name} {self.chain.name}: {said}"
@@ -130,6 +139,7 @@ class Outcome:
             "maybe": list(self.maybe),
             "maybe_packets": list(self.maybe_packets),
             "dnat": self.dnat,
+            "at": None if self.at is None else self.at.to_facts(),
         }
 
 

@@ -10,7 +10,9 @@ Vantage ``server``, read-only. The evidence and its facts (left out where not to
     (IPAddressDeny, IPAddressAllow, RestrictAddressFamilies, PrivateNetwork, CPUQuotaPerSecUSec,
     MemoryMax, LimitNOFILE, StartLimitIntervalUSec, RestartUSec), ``start_limit``: bool, the
     journal says "Start request repeated too quickly", ``last_lines``: its last five, ``denied``:
-    those of the last fifty that tell of a call that was not permitted (errno 1, 13, 97)
+    those of the last fifty that tell of a call that was not permitted (errno 1, 13, 97),
+    ``closed``: [{``directory``, ``mode``, ``owner``, ``user``}] on the way to its program that the
+    unit's user may not enter
 ``host.descriptors``  one per unit with a main process: ``unit``, ``pid``, ``open``, ``limit``
 ``host.selinux``, ``host.sandbox``  see :mod:`ptslink.doctor.collect.confinement`
 ``host.oom``  ``kills``: [{``at``, ``process``, ``unit``, ``line``}] since boot, newest last
@@ -20,7 +22,8 @@ Vantage ``server``, read-only. The evidence and its facts (left out where not to
 ``host.cpu``  ``cpus``, ``load``: [1, 5, 15 min], ``some10``: PSI cpu "some" avg10 in percent,
     ``steal``: percent over the sample, ``throttled``: {unit: share of periods throttled}
 ``host.disk``  ``file_systems``: [{``path``, ``mount``, ``size``, ``free`` for the service,
-    ``inodes``, ``inodes_free``, ``read_only``}] one a file system the link writes to
+    ``inodes``, ``inodes_free``, ``read_only``, ``type``, ``largest``? [str] directories of a
+    full one, the largest first}] one a file system the link writes to
 ``host.clock``  ``now`` epoch seconds, ``synchronized``, ``can_sync``, ``ntp``: bool,
     ``virtual`` (a container cannot set its clock), ``newest_seen``: newest time found in our own
     files, epoch seconds: a clock behind it has gone backwards
@@ -36,6 +39,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from ptslink.doctor.collect import confinement
@@ -45,6 +49,8 @@ from ptslink.doctor.evidence import Evidence, Status
 UNITS = ("ptslink.service", "ptslink.socket", "nginx.service")
 #: Where the link writes: a full file system under any of them is a lost record.
 WRITTEN = ("/var/lib/ptslink", "/var/log/ptslink", "/var/log/nginx", "/run", "/tmp", "/")
+#: Under this a file system is full: SQLite cannot grow its log by one page group. Bytes.
+FULL_BYTES = 1 << 20
 STOCK = (
     "IPAddressDeny",
     "IPAddressAllow",
@@ -71,6 +77,8 @@ _UNIT_KEYS = (
     "MainPID",
     "ControlGroup",
     "DropInPaths",
+    "User",
+    "ExecStart",
     *STOCK,
 )
 
@@ -198,14 +206,19 @@ def read_meminfo(text: str) -> dict[str, int]:
     return found
 
 
-def read_mounts(text: str) -> list[str]:
-    """The mount points of /proc/self/mountinfo; blanks are written as octal numbers there."""
-    fields = (line.split() for line in text.splitlines())
-    points = [words[4] for words in fields if len(words) > 4]
-    return [re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point) for point in points]
+def read_mounts(text: str) -> dict[str, str]:
+    """The mount points of /proc/self/mountinfo and the types of their file systems; blanks are
+    written as octal numbers there."""
+    found = {}
+    for line in text.splitlines():
+        words, _, rest = line.partition(" - ")
+        if len(point := words.split()) > 4:
+            name = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point[4])
+            found[name] = rest.partition(" ")[0]
+    return found
 
 
-def mount_of(path: str, mounts: Sequence[str]) -> str | None:
+def mount_of(path: str, mounts: Iterable[str]) -> str | None:
     """The mount point that *path* lies under, None where none is known."""
     above = [one for one in mounts if path == one or path.startswith(one.rstrip("/") + "/")]
     return max(above, key=len, default=None)
@@ -316,7 +329,8 @@ def _units(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> list[Evi
             if not journal_refused(log):
                 lines = [line[:200] for line in log.text.splitlines()]
                 facts["start_limit"] = "repeated too quickly" in log.text
-                facts["last_lines"] = lines[-5:]
+                facts["last_lines"] = last_words(lines)
+                facts["closed"] = closed(machine, show)
                 facts["denied"] = [line for line in lines if _DENIED.search(line)][-3:]
         seen = f"{facts['unit']}: {facts['active']} ({facts['sub']}), result {facts['result']}"
         if facts["restarts"]:
@@ -326,6 +340,39 @@ def _units(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> list[Evi
             status = Status.UNKNOWN  # nobody meant it to run
         pieces.append(watch.piece("host.unit", status, seen, facts))
     return pieces
+
+
+#: What systemd says of every unit that ends, whatever the process said before.
+_SYSTEMDS = re.compile(
+    r"(?:Start(?:ed|ing)|Stopp(?:ed|ing)|Scheduled restart|Failed to start)\b"
+    r"|\S+\.(?:service|socket): (?!Failed at step|Unable to locate)"
+)
+
+
+def last_words(lines: Sequence[str]) -> list[str]:
+    """The last five of a unit's lines that are the process's own; systemd's where there are none
+    (why it could not even run the program is systemd's to say)."""
+    own = [line for line in lines if line.strip() and not _SYSTEMDS.match(line)]
+    return (own or list(lines))[-5:]
+
+
+def closed(machine: Machine, show: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The directories on the way to a unit's program that its user may not enter."""
+    user = show.get("User") or "root"
+    program = re.search(r"path=(\S+)", show.get("ExecStart", ""))
+    if user == "root" or program is None:
+        return []
+    real = machine.run("readlink", "-f", program[1]).text.strip()
+    ways = {str(one) for path in (program[1], real) if path for one in PurePath(path).parents}
+    groups = machine.run("id", "-Gn", user).text.split()
+    told = machine.run("stat", "-L", "-c", "%a %U %G %n", *sorted(ways))
+    found = []
+    for line in told.text.splitlines():
+        mode, owner, group, directory = line.split(" ", 3)
+        shift = 6 if owner == user else 3 if group in groups else 0
+        if not int(mode, 8) >> shift & 1:
+            found.append({"directory": directory, "mode": mode, "owner": owner, "user": user})
+    return found
 
 
 def _descriptors(machine: Machine, watch: Stopwatch, unit: Mapping[str, Any]) -> Evidence:
@@ -415,14 +462,26 @@ def _disk(machine: Machine, watch: Stopwatch) -> Evidence:
                 "inodes": space.f_files,
                 "inodes_free": space.f_favail,
                 "read_only": bool(space.f_flag & os.ST_RDONLY),
+                "type": mounts.get(mount_of(path, mounts) or ""),
             },
         )
+    for one in seen.values():
+        if one["mount"] and one["free"] < min(FULL_BYTES, one["size"] // 100 + 1):
+            one["largest"] = _largest(machine, one["mount"])
     shown = ", ".join(
         f"{one['path']} {one['free'] / one['size']:.0%} free"
         for one in seen.values()
         if one["size"]
     )
     return watch.piece("host.disk", Status.OK, shown, {"file_systems": list(seen.values())})
+
+
+def _largest(machine: Machine, mount: str) -> list[str]:
+    """What fills a file system, the largest first, as far as it can be counted in time."""
+    told = machine.run("du", "-x", "-k", "--max-depth=3", mount, seconds=8.0)
+    sizes = [line.split("\t", 1) for line in told.text.splitlines() if "\t" in line]
+    found = sorted(((int(size), path) for size, path in sizes if path != mount), reverse=True)
+    return [f"{path} {size >> 10} MiB" for size, path in found[:5]]
 
 
 def _clock(machine: Machine, watch: Stopwatch) -> Evidence:

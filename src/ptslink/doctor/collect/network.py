@@ -21,7 +21,9 @@ The evidence and its facts (a fact is left out where it could not be read):
 ``net.firewall``  one per port and family: ``port``, ``family``, ``source`` (null: anybody),
     ``manager`` ufw|firewalld|nftables|iptables|none, and the :class:`firewall.Outcome` keys
     ``verdict`` accept|drop|reject|unknown, ``rule``, ``answer``, ``packets``, ``maybe``,
-    ``maybe_packets``, ``dnat``
+    ``maybe_packets``, ``dnat``, ``at`` {``family``, ``table``, ``chain``, ``dialect``
+    iptables|nft, ``policy`` bool}: where it is decided; ``gone``? ufw|firewalld, which is switched
+    on and has no rule in the kernel
 ``net.bans``  ``jails``: {name: [address]}; ``rules``: addresses that drop/reject rules name
 ``net.conntrack``  ``count``, ``max``, ``dropped`` (table full), ``full_lines`` of the kernel log
 ``net.limited``  ``lines``: kernel log lines of ``[UFW LIMIT BLOCK]``; ``recent``: addresses in
@@ -62,8 +64,6 @@ COUNTERS = (
 LINK_UNITS = ("nginx.service", "ptslink.service", "ptslink.socket")
 #: The service's port where its configuration may not be read.
 DEFAULT_PORT = 3000
-#: Names of processes that serve the link.
-SERVING = ("nginx", "ptslink", "python3", "python")
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,19 +506,32 @@ def _firewall(
         return
     tables = firewall.join(iptables, nft)
     manager = managed_by(tables)
+    gone = _gone(machine, tables)
     for port in ports:
         for family in ("ipv4", "ipv6"):
             sources = [None, *(peer for peer in peers if (":" in peer) == (family == "ipv6"))]
             for source in sources:
                 outcome = firewall.trace(tables, firewall.Packet(port, family, source, interface))
                 facts = {"port": port, "family": family, "source": source, "manager": manager,
-                         **outcome.to_facts()}  # fmt: skip
+                         **outcome.to_facts(), "gone": gone}  # fmt: skip
                 whom = f" from {source}" if source else ""
                 seen = f"port {port} {family}{whom}: {outcome.verdict}"
                 if outcome.rule:
                     seen += f" by {outcome.rule}"
                 # Whether a closed port is wrong is for a cause to say.
                 yield watch.piece("net.firewall", Status.OK, seen, facts)
+
+
+def _gone(machine: Machine, tables: Sequence[firewall.Table]) -> str | None:
+    """The firewall that is switched on and whose rules another program has taken away."""
+    enabled = re.search(
+        r"^ENABLED=yes", machine.read("/etc/ufw/ufw.conf") or "", re.MULTILINE | re.IGNORECASE
+    )
+    chains = [name for table in tables for name in table.chains]
+    if enabled and not any(name.startswith("ufw") for name in chains):
+        return "ufw"
+    running = machine.run("systemctl", "is-active", "firewalld.service").text.strip() == "active"
+    return "firewalld" if running and all(t.name != "firewalld" for t in tables) else None
 
 
 def managed_by(tables: Sequence[firewall.Table]) -> str:

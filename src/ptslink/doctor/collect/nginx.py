@@ -10,6 +10,8 @@ Evidence (vantage ``server``):
     ``maps``         [str]   variables defined by ``map``, with their ``$``
     ``zones``        {zone: limit}  of limit_req_zone and limit_conn_zone
     ``worker_shutdown_timeout``, ``worker_connections``, ``worker_rlimit_nofile``  number or None
+    ``unread``       [str]   files beside the configuration that no include names and that pass on
+        to an upstream
     ``changed``      float   newest modification time of any file, epoch seconds
 ``nginx.process``
     ``installed``, ``running``  bool
@@ -129,6 +131,7 @@ def configured(watch: Stopwatch, config: Path = CONFIG) -> Evidence:
         why = f"{config} could not be read: {type(error).__name__}: {error}"
         return watch.skipped("nginx.config", why)
     changed = [Path(f).stat().st_mtime for f in facts["files"] if Path(f).exists()]
+    facts["unread"] = unread(config.parent, facts["files"])
     facts["changed"] = max(changed, default=None)
     if facts["errors"]:
         return watch.piece("nginx.config", Status.FAILED, facts["errors"][0], facts)
@@ -137,6 +140,22 @@ def configured(watch: Stopwatch, config: Path = CONFIG) -> Evidence:
     )
     seen = f"{len(facts['sites'])} server blocks, {proxied} proxying locations"
     return watch.piece("nginx.config", Status.OK, seen, facts)
+
+
+def unread(directory: Path, files: Sequence[str]) -> list[str]:
+    """Configuration files in the usual places that pass requests on and that nginx does not read.
+
+    *files*: those it reads.
+    """
+    read = {Path(file).resolve() for file in files}
+    places = [*directory.glob("conf.d/*.conf"), *directory.glob("sites-enabled/*")]
+    return [
+        str(file)
+        for file in sorted(places)
+        if file.is_file()
+        and file.resolve() not in read
+        and re.search(r"^[^#\n]*\bproxy_pass\s", file.read_text("utf-8", "replace"), re.MULTILINE)
+    ]
 
 
 def _process(machine: Machine, watch: Stopwatch) -> Evidence:

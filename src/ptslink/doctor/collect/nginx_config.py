@@ -84,8 +84,8 @@ def sites(http: Sequence[Directive], top: Sequence[Directive] = ()) -> list[dict
     """The server blocks of an http block.
 
     Each: ``file``, ``line``, ``listen`` [{"address", "port", "ssl", "http2", "proxy_protocol",
-    "default"}], ``names`` [str], ``settings`` (those of :func:`_settings`, at server level) and
-    ``locations`` [{"modifier", "match", "line", "settings"}] with effective settings each.
+    "default", "line"}], ``names`` [str], ``settings`` (those of :func:`_settings`, at server level)
+    and ``locations`` [{"modifier", "match", "line", "settings"}] with effective settings each.
     """
     found = []
     for server in http:
@@ -98,8 +98,12 @@ def sites(http: Sequence[Directive], top: Sequence[Directive] = ()) -> list[dict
             {
                 "file": str(server.get("file", "")),
                 "line": server.get("line", 0),
-                "listen": [_listen(d["args"], ssl) for d in block if d["directive"] == "listen"]
-                or [_listen(["80"], ssl)],
+                "listen": [
+                    {**_listen(d["args"], ssl), "line": d.get("line", 0)}
+                    for d in block
+                    if d["directive"] == "listen"
+                ]
+                or [{**_listen(["80"], ssl), "line": server.get("line", 0)}],
                 "names": [a for d in block if d["directive"] == "server_name" for a in d["args"]],
                 "settings": _settings(levels),
                 "locations": list(_locations(block, levels)),
@@ -227,15 +231,27 @@ def _number_of(block: Sequence[Directive], name: str) -> int | None:
     )
 
 
-def site_for(config: Mapping[str, Json], port: int, host: str) -> dict[str, Any] | None:
+def site_for(
+    config: Mapping[str, Json], port: int, host: str, address: str = ""
+) -> dict[str, Any] | None:
     """The server block nginx picks for a port and the Host a client sends (its port cut off).
 
-    Order of nginx: exact name, wildcard at the start, wildcard at the end, regular expression,
+    A block that listens on the very *address* dialled goes before those that listen on all. Then,
+    in nginx's order: exact name, wildcard at the start, wildcard at the end, regular expression,
     default server of the port.
     """
     listening: list[tuple[dict[str, Any], bool]] = []
+    exact = any(
+        (entry["address"], entry["port"]) == (address, port)
+        for site in config.get("sites", [])
+        for entry in site["listen"]
+    )
     for site in config.get("sites", []):
-        here = [entry for entry in site["listen"] if entry["port"] == port]
+        here = [
+            entry
+            for entry in site["listen"]
+            if entry["port"] == port and (not exact or entry["address"] == address)
+        ]
         if here:
             listening.append((site, any(entry["default"] for entry in here)))
     host = re.sub(r":\d+$", "", host).lower()

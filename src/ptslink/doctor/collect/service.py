@@ -186,7 +186,8 @@ def collect(
     yield live
     listeners = read_listeners(machine.run("ss", "-H", "-ltnpe").text)
     yield from guarded("service.log", lambda: _log(machine, watch, horizon, port, listeners))
-    yield from guarded("link.local", lambda: _local(watch, tables, listeners))
+    addresses = own_addresses(machine)
+    yield from guarded("link.local", lambda: _local(watch, tables, listeners, addresses))
     yield from guarded(
         "controller.config", lambda: controllers.collect(watch, tables, _connected(live), ask)
     )
@@ -302,8 +303,39 @@ def _log(
     return watch.piece("service.log", Status.OK, seen, {"events": events})
 
 
+def own_addresses(machine: Machine) -> list[str]:
+    """The machine's own IPv4 addresses beyond loopback, that of the default route first."""
+    shown = machine.run("ip", "-j", "-4", "addr", "show", "scope", "global")
+    routed = machine.run("ip", "-j", "-4", "route", "show", "default")
+    try:
+        links = json.loads(shown.text) if shown.ok else []
+        devices = {one.get("dev") for one in json.loads(routed.text)} if routed.ok else set()
+        found = [(link["ifname"] not in devices, one["local"])
+                 for link in links for one in link.get("addr_info", [])]  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [address for _, address in sorted(found, key=lambda pair: pair[0])]
+
+
+def dialled(listeners: Sequence[Mapping[str, Any]], port: int, own: Sequence[str]) -> list[str]:
+    """Where to try the link on *port*: at loopback and, as a controller does, at the machine's own
+    address, as far as somebody listens there."""
+    found: dict[str, None] = {}
+    for entry in listeners:
+        if entry["port"] != port or entry["family"] == "ipv6":
+            continue
+        address = _reachable(entry["address"])
+        found[address] = None
+        if address != entry["address"] and own:  # it listens on every address
+            found[own[0]] = None
+    return list(found)
+
+
 def _local(
-    watch: Stopwatch, tables: Mapping[str, Json], listeners: Sequence[Mapping[str, Any]]
+    watch: Stopwatch,
+    tables: Mapping[str, Json],
+    listeners: Sequence[Mapping[str, Any]],
+    own: Sequence[str] = (),
 ) -> Iterator[Evidence]:
     """The upgrade, tried at the service itself and at nginx in front of it."""
     listen = tables["listen"]
@@ -312,8 +344,8 @@ def _local(
     if service:
         yield _try(watch, "service", _reachable(service[0]["address"]), listen["port"], path)
     for port, secure in _fronted(watch, listen).items():
-        if any(entry["port"] == port and entry["family"] != "ipv6" for entry in listeners):
-            yield _try(watch, "nginx", "127.0.0.1", port, path, secure)
+        for address in dialled(listeners, port, own):
+            yield _try(watch, "nginx", address, port, path, secure)
 
 
 def _fronted(watch: Stopwatch, listen: Mapping[str, Json]) -> dict[int, bool]:
@@ -355,6 +387,7 @@ def _try(
     connect, upgrade = result.step("connect"), result.step("upgrade")
     facts: dict[str, Json] = {
         "hop": hop,
+        "address": address,
         "port": port,
         "scheme": scheme,
         "path": f"/{path}",
@@ -378,4 +411,4 @@ def _try(
             facts |= {key: step.facts[key] for key in told if step.facts.get(key) is not None}
     seen = result.cause or "101, ping answered, closed in good order"
     status = Status.OK if result.ok else Status.FAILED
-    return watch.piece("link.local", status, f"{hop} on port {port}: {seen}", facts)
+    return watch.piece("link.local", status, f"{hop} at {host}:{port}: {seen}", facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ptslink.doctor.attempts import Attempt
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, GUESS, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import RETRY_AFTERMATH, by_service, failing, match
 from ptslink.doctor.causes.proxy.common import host_in, host_of, own_hosts
 from ptslink.doctor.evidence import Case
@@ -31,7 +31,7 @@ def _header_case(case: Case) -> Match | None:
             "ptslink and nginx send Sec-WebSocket-Accept; a proxy between has changed it.",
         ]
         lines += [short[-1].shown()] if short else []
-        return match(None, 0.93 if short else 0.45, *lines, ruled_out=("hs-bad-accept",))
+        return match(None, STRONG if short else GUESS, *lines, ruled_out=("hs-bad-accept",))
     return None
 
 
@@ -63,7 +63,7 @@ def _forward_proxy(case: Case) -> Match | None:
     out = ("hs-device-no-upgrade", "px-upgrade-headers-missing", "hs-http10-device",
            "nat-forward-wrong-host", "px-captive-portal")  # fmt: skip
     # A port forward to another machine shows no proxy's name.
-    return match(seen, 0.96, *lines, *_answers_for_all(case), ruled_out=out)
+    return match(seen, CERTAIN, *lines, *_answers_for_all(case), ruled_out=out)
 
 
 def _answers_for_all(case: Case) -> list[str]:
@@ -104,7 +104,7 @@ def _captive_portal(case: Case) -> Match | None:
         lines.append(f"It sends the client to {target}")
     silent = "server" in case.vantages()
     lines += ["The server saw nothing of the request."] if silent else []
-    sure = 0.96 if for_all else 0.93 if silent or target else 0.8
+    sure = CERTAIN if for_all else STRONG if silent or target else LIKELY
     out = ("px-https-redirect", "nat-forward-wrong-host")
     return match(seen, sure, *lines, *for_all, ruled_out=out)
 

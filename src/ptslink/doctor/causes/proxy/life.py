@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import match
 from ptslink.doctor.causes.proxy.common import nginx_fix
 from ptslink.doctor.commands import RELOAD
@@ -20,9 +19,8 @@ def _map_missing(case: Case) -> Match | None:
     message = str(process.facts.get("test_message") or "")
     if process.facts.get("test_ok") is not False or not message:
         return None
-    unknown = re.search(r'unknown "(\w+)" variable', message)
     lines = [f"nginx -t: {message}", "nginx runs on with the configuration it had before."]
-    return match(None, 0.95 if unknown else 0.9, *lines, ruled_out=("px-not-running-bad-config",))
+    return match(None, STRONG, *lines, ruled_out=("px-not-running-bad-config",))
 
 
 def _not_running(case: Case) -> Match | None:
@@ -35,7 +33,7 @@ def _not_running(case: Case) -> Match | None:
     state = process.facts.get("active_state")
     out = ("px-map-missing", "tcp-service-down")
     return match(
-        None, 0.97, f"nginx does not run (unit {state}); nginx -t: {message}", ruled_out=out
+        None, CERTAIN, f"nginx does not run (unit {state}); nginx -t: {message}", ruled_out=out
     )
 
 
@@ -58,7 +56,7 @@ def _reload_shutdown(case: Case) -> Match | None:
                 f"worker_shutdown_timeout is {grace:g} s: old workers end their links then.",
             ]
             out = ("px-restart", "app-no-graceful-stop")
-            return match(None, 0.95, hit[0].shown(), *lines, ruled_out=out)
+            return match(None, STRONG, hit[0].shown(), *lines, ruled_out=out)
     return None
 
 
@@ -102,7 +100,7 @@ def _restart(case: Case) -> Match | None:
         ]
         return match(
             None,
-            0.93,
+            STRONG,
             hit[0].shown(),
             *lines,
             ruled_out=("px-reload-shutdown", "app-no-graceful-stop"),

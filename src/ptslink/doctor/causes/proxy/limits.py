@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ptslink.doctor.cause import Cause, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Cause, Layer, Match
 from ptslink.doctor.causes.failing import (
     RETRY_AFTERMATH,
     by_nginx,
@@ -37,13 +37,13 @@ def _limit(case: Case, kind: str, directive: str, out: tuple[str, ...]) -> Match
         zone = re.search(r'by zone "([^"]+)"', str(event["text"]))
         rule = (nginx_config(case).get("zones") or {}).get(zone[1]) if zone else None
         lines = [f"nginx: {event['text']}"] + ([f"The zone: {rule}"] if rule else [])
-        return match(seen, 0.96 if alone else 0.55, *lines, ruled_out=out)
+        return match(seen, CERTAIN if alone else LIKELY, *lines, ruled_out=out)
     place = location(case)
     rules = place[1]["settings"][directive] if place else []
     refused = failing(case, lambda a: a.status in (503, 429) and by_nginx(a) and not a.events)
     other = "limit_conn" if directive == "limit_req" else "limit_req"
     if refused is not None and place and rules and not place[1]["settings"][other]:
-        return match(refused, 0.85, f"{where(*place)}: {directive} {rules[0]}", ruled_out=out)
+        return match(refused, LIKELY, f"{where(*place)}: {directive} {rules[0]}", ruled_out=out)
     return None
 
 
@@ -54,7 +54,7 @@ def _access_denied(case: Case) -> Match | None:
     if seen.status == 444:
         lines = [f"{file}: return {' '.join(args)}" for file, args in returning(case, "444")]
         lines.append("nginx closes the connection without an answer, as it is told to.")
-        return match(seen, 0.95, *lines, ruled_out=("px-default-server", "hs-malformed-request"))
+        return match(seen, STRONG, *lines, ruled_out=("px-default-server", "hs-malformed-request"))
     event = seen.event("denied-by-rule")
     lines = [f"nginx: {event['text']}"] if event else []
     place = link_location(case)
@@ -66,16 +66,21 @@ def _access_denied(case: Case) -> Match | None:
         for piece in case.all("http.upgrade")
     ):
         lines.append("With a User-Agent the same request is answered with 101.")
-    return match(seen, 0.95, *lines, ruled_out=("hs-id-unknown", "hs-origin-rejected"))
+    return match(seen, STRONG, *lines, ruled_out=("hs-id-unknown", "hs-origin-rejected"))
+
+
+#: nginx's own passwords: none was sent, or a wrong one.
+_AUTH = ("auth-required", "auth-wrong")
 
 
 def _auth_required(case: Case) -> Match | None:
     seen = failing(
-        case, lambda a: a.status in (401, 407) and (by_nginx(a) or bool(a.event("auth-required")))
+        case, lambda a: a.status in (401, 407) and (by_nginx(a) or bool(a.event(*_AUTH)))
     )
     if seen is None or seen.status == 407:
         return None
-    lines = []
+    event = seen.event(*_AUTH)
+    lines = [f"nginx: {event['text']}"] if event else []
     if challenge := seen.header("WWW-Authenticate"):
         lines.append(f"WWW-Authenticate: {challenge}")
     place = link_location(case)
@@ -83,7 +88,7 @@ def _auth_required(case: Case) -> Match | None:
         value = place[1]["settings"][name] if place else None
         if place and value and value != "off":
             lines.append(f"{where(*place)}: {name} {value}")
-    return match(seen, 0.95, *lines, ruled_out=("hs-auth-mismatch",))
+    return match(seen, STRONG, *lines, ruled_out=("hs-auth-mismatch",))
 
 
 def _emfile(case: Case) -> Match | None:
@@ -109,7 +114,7 @@ def _emfile(case: Case) -> Match | None:
         f"worker_rlimit_nofile {limits.get('worker_rlimit_nofile') or 'unset'}, "
         f"worker_connections {limits.get('worker_connections')}"
     )
-    return match(None, 0.96, *lines, ruled_out=("host-emfile-backend",))
+    return match(None, CERTAIN, *lines, ruled_out=("host-emfile-backend",))
 
 
 def _after_start(case: Case, when: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ptslink.doctor.attempts import Attempt
-from ptslink.doctor.cause import Cause, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
     RETRY_AFTERMATH,
     by_nginx,
@@ -24,6 +24,7 @@ from ptslink.doctor.causes.proxy.common import (
     wrong_site,
 )
 from ptslink.doctor.collect.nginx_config import site_for
+from ptslink.doctor.commands import RELOAD
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import link_location
 
@@ -46,7 +47,8 @@ def _https_redirect(case: Case) -> Match | None:
     lines = [f"Location: {target}"] if target else []
     lines += [f"{file}: return {' '.join(args)}" for file, args in rules]
     lines.append("A controller does not follow redirects.")
-    return match(seen, 0.95, *lines, ruled_out=("px-captive-portal", "px-default-server"))
+    sure = STRONG if target or rules else LIKELY
+    return match(seen, sure, *lines, ruled_out=("px-captive-portal", "px-default-server"))
 
 
 def _path_rewrite(case: Case) -> Match | None:
@@ -74,7 +76,7 @@ def _path_rewrite(case: Case) -> Match | None:
     if place and with_uri:
         lines.append(f"{where(*place)}: proxy_pass {target} replaces the path by /{uri}.")
     lines += [f"{where(*place)}: rewrite {rule}" for rule in rewrites] if place else []
-    return match(seen, 0.96, *lines, ruled_out=("px-location-404", "hs-wrong-path"))
+    return match(seen, CERTAIN, *lines, ruled_out=("px-location-404", "hs-wrong-path"))
 
 
 def _location_404(case: Case) -> Match | None:
@@ -91,7 +93,7 @@ def _location_404(case: Case) -> Match | None:
     if site:
         listed = ", ".join(f"{p['modifier']} {p['match']}".strip() for p in site["locations"])
         lines.append(f"{site['file']} line {site['line']} has the locations: {listed or 'none'}.")
-    return match(seen, 0.94, *lines, ruled_out=("px-path-rewrite", "hs-wrong-path"))
+    return match(seen, STRONG, *lines, ruled_out=("px-path-rewrite", "hs-wrong-path"))
 
 
 def _default_server(case: Case) -> Match | None:
@@ -109,7 +111,7 @@ def _default_server(case: Case) -> Match | None:
             return None
         seen = failing(case, lambda a: a.source in ("site", "control"))
         line = f"With Host: {named} the link is made; with the address it is not."
-        return match(seen, 0.9, line)
+        return match(seen, STRONG, line)
     wrong = wrong_site(seen, case)
     lines = [f"The request's Host is {seen.host!r}."]
     if wrong:
@@ -121,7 +123,7 @@ def _default_server(case: Case) -> Match | None:
             f"The link is in {right['file']} line {right['line']} ({' '.join(right['names'])})."
         )
     out = ("px-location-404", "px-https-redirect", "hs-malformed-request")
-    return match(seen, 0.95 if wrong else 0.8, *lines, ruled_out=out)
+    return match(seen, STRONG if wrong else LIKELY, *lines, ruled_out=out)
 
 
 def _works_by_name(case: Case) -> str | None:
@@ -145,10 +147,111 @@ def _h2_only(case: Case) -> Match | None:
         plain = [e["port"] for e in site["listen"] if e["http2"] and not e["ssl"]]
         if plain:
             lines.append(f"{site['file']} line {site['line']}: listen {plain[0]} http2 without ssl")
-    return match(seen, 0.97, *lines, ruled_out=("hs-malformed-request",))
+    return match(seen, CERTAIN, *lines, ruled_out=("hs-malformed-request",))
+
+
+def _proxy_protocol_expected(case: Case) -> Match | None:
+    config = nginx_config(case)
+    lines = [
+        f"{site['file']} line {entry.get('line') or site['line']}: listen {entry['port']} with "
+        "proxy_protocol, which holds for every site on that address and port"
+        for site in config.get("sites", [])
+        for entry in site["listen"]
+        if entry["proxy_protocol"]
+    ]
+    ports = {e["port"] for s in config.get("sites", []) for e in s["listen"]
+             if e["proxy_protocol"]}  # fmt: skip
+    told = [
+        event
+        for piece in case.all("nginx.error")
+        for event in piece.facts["events"]
+        if event["kind"] == "proxy-protocol"
+    ]
+    closed = failing(
+        case, lambda a: a.port in ports and a.status is None and a.ended in ("fin", "rst")
+    )
+    broken = failing(case, lambda a: a.event("proxy-protocol") is not None)
+    if closed is None and (broken is None or (config and not lines)):
+        return None
+    lines += [f"nginx: {told[-1]['text']}"] if told else []
+    out = ("px-default-server", "hs-malformed-request", "px-access-denied", "hs-slow-handshake")
+    sure = CERTAIN if told and config else STRONG if lines else LIKELY
+    return match(closed or broken, sure, *dict.fromkeys(lines), ruled_out=out)
+
+
+def _proxy_protocol_sent(case: Case) -> Match | None:
+    seen = failing(case, lambda a: a.speaks_proxy_protocol)
+    if seen is None:
+        return None
+    lines = [seen.reason] if seen.reason else []
+    lines += [f"First bytes: {seen.first_bytes[:60]!r}"] if seen.first_bytes else []
+    lines.append(f"{seen.client or 'Who connects'} is a balancer or proxy, not the controller.")
+    out = ("hs-malformed-request", "px-default-server")
+    return match(seen, CERTAIN, *lines, ruled_out=out)
+
+
+def _include_missing(case: Case) -> Match | None:
+    """A file that passes the link on lies where nginx does not look."""
+    config = nginx_config(case)
+    files = [str(file) for file in config.get("unread") or ()]
+    made = any(piece.facts.get("status") == 101 and not piece.facts.get("variation")
+               for piece in case.all("http.upgrade"))  # fmt: skip
+    if not files or made or link_location(case) is not None:
+        return None
+    lines = [f"{file} passes requests on, and nginx does not read it." for file in files[:3]]
+    lines.append("No include of nginx.conf names it, so nginx has no location for the link.")
+    folder = files[0].rpartition("/")[0]
+    pattern = f"{folder}/*.conf" if folder.endswith("conf.d") else f"{folder}/*"
+    fix = Fix(
+        f"Put `include {pattern};` into the block http of /etc/nginx/nginx.conf again.",
+        "nginx -T shows the file, and the upgrade is answered with 101.",
+        Auto.ASK,
+        (
+            ("sed", "-i", "-E", f"s|^http \\{{|&\\n    include {pattern};|",
+             "/etc/nginx/nginx.conf"),
+            *RELOAD,
+        ),
+    )  # fmt: skip
+    return match(None, STRONG, *lines, ruled_out=("px-location-404", "px-default-server",
+                                                "hs-wrong-path"), fix=fix)  # fmt: skip
 
 
 CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "px-include-missing",
+        Layer.PROXY,
+        "nginx does not read the file that passes the link on",
+        Fix("Include the file again.", "nginx -T shows the file.", Auto.ASK),
+        _include_missing,
+        (*RETRY_AFTERMATH, "px-location-404", "px-default-server"),
+    ),
+    Cause(
+        "px-proxy-protocol-expected",
+        Layer.PROXY,
+        "nginx expects the PROXY protocol on the link's port, and controllers do not speak it",
+        Fix(
+            "Take proxy_protocol off that listen line, or give the balancer behind it a port of "
+            "its own.",
+            "The upgrade is answered with 101.",
+            Auto.ASK,
+            RELOAD,
+        ),
+        _proxy_protocol_expected,
+        RETRY_AFTERMATH,
+    ),
+    Cause(
+        "px-proxy-protocol-sent",
+        Layer.PROXY,
+        "A balancer in front sends the PROXY protocol, which is not spoken here",
+        Fix(
+            "Switch it off in the balancer (HAProxy: send-proxy; nginx: proxy_protocol; cloud "
+            "balancers: PROXY protocol); X-Real-IP tells the controller's address instead.",
+            "The first bytes of its connections are those of the controller's own request.",
+            Auto.NO,
+        ),
+        _proxy_protocol_sent,
+        RETRY_AFTERMATH,
+    ),
     Cause(
         "px-https-redirect",
         Layer.PROXY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, GUESS, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import match
 from ptslink.doctor.causes.proxy.common import direct_only, nginx_fix, returning
 from ptslink.doctor.commands import PROVISION_NGINX, PROVISION_SERVER
@@ -31,7 +31,7 @@ def _read_timeout(case: Case) -> Match | None:
         # Without nginx's configuration its own log line still says it.
         if not cut:
             return None
-        return match(None, 0.85, cut[-1].shown(), f"nginx: {cut[-1].events[0]['text']}")
+        return match(None, LIKELY, cut[-1].shown(), f"nginx: {cut[-1].events[0]['text']}")
     pinged = bool(interval) and interval is not None and interval < limit
     if pinged and (cut or silent):
         return None  # pings should have prevented it: the service did not send them
@@ -45,12 +45,12 @@ def _read_timeout(case: Case) -> Match | None:
         lines.insert(0, last.shown())
         lines += [f"nginx: {event['text']}" for event in last.events[:1]]
         out = ("app-event-loop-blocked", "px-other-idle-timeout", "ws-device-idle-timeout")
-        return match(None, 0.96, *lines, ruled_out=out, fix=_read_timeout_fix(case))
+        return match(None, CERTAIN, *lines, ruled_out=out, fix=_read_timeout_fix(case))
     after = idle.facts.get("after_seconds") if idle else None
     if after is not None and near(after, limit):
         return match(
             None,
-            0.93,
+            STRONG,
             f"An idle link ended after {after:g} s.",
             *lines,
             fix=_read_timeout_fix(case),
@@ -58,7 +58,7 @@ def _read_timeout(case: Case) -> Match | None:
     if interval and interval >= limit and not direct_only(case):
         lines.append("Any link that is idle for so long is cut before the next ping.")
         # It would bite an idle link; no link was seen to be bitten.
-        return match(None, 0.45, *lines, fix=_read_timeout_fix(case))
+        return match(None, GUESS, *lines, fix=_read_timeout_fix(case))
     return None
 
 
@@ -102,8 +102,9 @@ def _other_idle_timeout(case: Case) -> Match | None:
                 "That is none of nginx's or the service's configured timers.",
             ]
             lines += [f"In front stands: {front}"] if front else []
-            return match(None, 0.9 if front else 0.7, *lines, ruled_out=("px-read-timeout-60",),
-                         fix=_idle_fix(case, after))  # fmt: skip
+            sure = STRONG if front else LIKELY
+            out = ("px-read-timeout-60",)
+            return match(None, sure, *lines, ruled_out=out, fix=_idle_fix(case, after))
     together = [link for drop in mass_drops(links(case)) for link in drop.links]
     lost = [
         link
@@ -128,7 +129,7 @@ def _other_idle_timeout(case: Case) -> Match | None:
     lines += [f"In front stands: {front}"] if front else [f"All come from {lost[-1].peer}."]
     return match(
         None,
-        0.92 if front else 0.75,
+        STRONG if front else LIKELY,
         lost[-1].shown(),
         *lines,
         ruled_out=("px-read-timeout-60", "ws-device-idle-timeout"),
@@ -193,7 +194,7 @@ def _error_held_open(case: Case) -> Match | None:
             lines.append(
                 "A controller that waits for the end takes it for a connection; see the status."
             )
-            return match(None, 0.7, *lines)
+            return match(None, LIKELY, *lines)
     return None
 
 

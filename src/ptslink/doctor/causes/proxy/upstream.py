@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ptslink.doctor.attempts import Attempt
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
     RETRY_AFTERMATH,
     by_nginx,
@@ -53,10 +53,10 @@ def _upgrade_headers_missing(case: Case) -> Match | None:
         if service_answers(case):
             lines.append("Asked directly, the service answers 101.")
         out = ("hs-device-no-upgrade", "hs-device-no-connection", "px-forward-proxy")
-        return match(seen, 0.97 if sure else 0.7, *lines, ruled_out=out if sure else ())
+        return match(seen, CERTAIN if sure else LIKELY, *lines, ruled_out=out if sure else ())
     if place and "upgrade" in absent and not direct_only(case):
         line = f"{where(*place)} passes no Upgrade header on to the service."
-        return match(None, 0.8, line)
+        return match(None, LIKELY, line)
     return None
 
 
@@ -80,7 +80,7 @@ def _http10_upstream(case: Case) -> Match | None:
     lines = ["The client spoke HTTP/1.1, the service was asked in HTTP/1.0: nginx's default."]
     if place:
         lines.append(f"{where(*place)} has proxy_http_version {version or 'unset'}.")
-    return match(seen, 0.97 if place else 0.8, *lines, ruled_out=("hs-http10-device",))
+    return match(seen, CERTAIN if place else LIKELY, *lines, ruled_out=("hs-http10-device",))
 
 
 def _upstream_refused(case: Case) -> Match | None:
@@ -92,7 +92,7 @@ def _upstream_refused(case: Case) -> Match | None:
         event = seen.event("connect-refused", "no-live-upstreams")
         assert event is not None
         out = ("px-upstream-timeout", "px-selinux-denied", "px-https-to-plain-upstream")
-        return match(seen, 0.96, f"nginx: {event['text']}", ruled_out=out)
+        return match(seen, CERTAIN, f"nginx: {event['text']}", ruled_out=out)
     seen = failing(case, lambda a: a.status == 502 and by_nginx(a))
     down = [
         piece
@@ -100,7 +100,7 @@ def _upstream_refused(case: Case) -> Match | None:
         if piece.facts.get("hop") == "service" and piece.facts.get("errno") == "ECONNREFUSED"
     ]
     if seen is not None and not seen.events and (down or _no_listener(case)):
-        return match(seen, 0.93, "Nothing listens on the service's port of this machine.")
+        return match(seen, STRONG, "Nothing listens on the service's port of this machine.")
     return None
 
 
@@ -125,13 +125,13 @@ def _upstream_timeout(case: Case) -> Match | None:
             "nginx's SYN to the service is not answered: dropped on the way, or its queue is full."
         )
         out: tuple[str, ...] = ("app-event-loop-blocked", "px-upstream-refused")
-        sure = 0.95
+        sure = STRONG
     else:
         timer = settings.get("proxy_read_timeout")
         why = "The kernel took the connection, the process never answered on it."
         out = ("px-upstream-refused",)
         # A blocked loop shows the same; backlogged sockets of open links tell it apart.
-        sure = 0.9
+        sure = STRONG
     lines = [f"nginx: {event['text']}", why]
     if timer and near(seen.seconds, timer):
         lines.append(f"It took {seen.seconds:.2f} s, the configured timeout is {timer:g} s.")
@@ -155,7 +155,7 @@ def _selinux(case: Case) -> Match | None:
         why = "Permission denied (13) on connect comes from a security module or a sandbox; the "
         why += "state of SELinux was not seen."
         fix = replace(_ALLOW_CONNECT, auto=Auto.ASK)
-        return match(seen, 0.6, f"nginx: {event['text']}", why,
+        return match(seen, LIKELY, f"nginx: {event['text']}", why,
                      ruled_out=("px-upstream-refused",), fix=fix)  # fmt: skip
     if state.facts["mode"] != "enforcing":
         return None
@@ -167,7 +167,7 @@ def _selinux(case: Case) -> Match | None:
     lines += [f"server: {denials[-1]}"] if denials else []
     told = bool(denials) or allowed is False
     out = ("px-upstream-refused", "px-connect-failed")
-    return match(seen, 0.97 if told else 0.9, *lines, ruled_out=out)
+    return match(seen, CERTAIN if told else STRONG, *lines, ruled_out=out)
 
 
 def _connect_failed(case: Case) -> Match | None:
@@ -188,7 +188,7 @@ def _connect_failed(case: Case) -> Match | None:
     lines += [f"server: {state.seen}"] if state is not None else []
     lines += [f"server: {p.seen}" for p in case.all("host.sandbox")
               if p.facts["unit"] == "nginx.service"]  # fmt: skip
-    return match(seen, 0.75, *lines, ruled_out=("px-upstream-refused", "px-upstream-timeout"))
+    return match(seen, LIKELY, *lines, ruled_out=("px-upstream-refused", "px-upstream-timeout"))
 
 
 def _https_to_plain(case: Case) -> Match | None:
@@ -201,7 +201,7 @@ def _https_to_plain(case: Case) -> Match | None:
     place = link_location(case)
     if place:
         lines.append(f"{where(*place)}: proxy_pass {place[1]['settings']['proxy_pass']}")
-    return match(seen, 0.96, *lines, ruled_out=("px-upstream-refused",))
+    return match(seen, CERTAIN, *lines, ruled_out=("px-upstream-refused",))
 
 
 def _http_to_tls(case: Case) -> Match | None:
@@ -226,7 +226,7 @@ def _http_to_tls(case: Case) -> Match | None:
     lines = ["nginx speaks plain HTTP to an upstream that expects TLS."]
     if place:
         lines.append(f"{where(*place)}: proxy_pass {target}")
-    return match(seen, 0.95, *lines, ruled_out=("tls-plain-client-to-tls-port",))
+    return match(seen, STRONG, *lines, ruled_out=("tls-plain-client-to-tls-port",))
 
 
 def _target_port(case: Case, target: str) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from ptslink.doctor.attempts import Attempt, attempts
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
     RETRY_AFTERMATH,
     failing,
@@ -81,7 +81,7 @@ def _expired(case: Case) -> Match | None:
     if not over or (facts["not_after"] >= now and not broke_off and not refused):
         if not refused or failed is None:
             return None
-        return match(None, 0.85, f"The client's verification says: {failed.seen}")
+        return match(None, LIKELY, f"The client's verification says: {failed.seen}")
     lines = [
         f"{one['subject']}: expired {(now - one['not_after']) / 86400:.1f} days ago."
         for one in over
@@ -94,7 +94,7 @@ def _expired(case: Case) -> Match | None:
                   "The certificate served ends in the future.", Auto.YES, RELOAD)  # fmt: skip
     lines += [f"Clients broke off with alert 45: {a.shown()}" for a in broke_off[:1]]
     out = ("tls-device-clock", "tls-root-rotated", "tls-untrusted-ca")
-    return match(None, 0.97, *lines, ruled_out=out, fix=fix)
+    return match(None, CERTAIN, *lines, ruled_out=out, fix=fix)
 
 
 def _device_clock(case: Case) -> Match | None:
@@ -116,7 +116,7 @@ def _device_clock(case: Case) -> Match | None:
     lines += ["Its names contain what controllers dial."] if not plain else []
     lines += [f"{others} handshakes of others succeed."] if others else []
     out = ("tls-cert-expired", "tls-untrusted-ca")
-    return match(None, 0.93 if plain else 0.8, *lines, ruled_out=out)
+    return match(None, STRONG if plain else LIKELY, *lines, ruled_out=out)
 
 
 # --- Issuers -----------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def _untrusted(case: Case) -> Match | None:
         own = "itself" if facts["issuer"] == facts.get("subject") else facts["issuer"]
         lines.append(f"The certificate is issued by {own}.")
     out = ("tls-cert-expired", "tls-name-mismatch", "tls-device-clock")
-    return match(None, 0.93 if broke_off else 0.85, *lines, ruled_out=out)
+    return match(None, STRONG if broke_off else LIKELY, *lines, ruled_out=out)
 
 
 def _anchor(chain: list[Facts]) -> tuple[str, str | None]:
@@ -177,13 +177,13 @@ def _rotated(case: Case) -> Match | None:
     if change is not None:
         words, age = change
         lines.append(f"{words} That was {age / 86400:.1f} days ago.")
-        sure = 0.94 if age < _NOTICED_SECONDS and (told or alerts(case, NO_ISSUER)) else 0.7
+        sure = STRONG if age < _NOTICED_SECONDS and (told or alerts(case, NO_ISSUER)) else LIKELY
         return match(None, sure, *lines, ruled_out=out)
     facts = _first(case)
     several = len({attempt.client for attempt in broke_off}) > 1
     if several and others and _public(str(facts.get("issuer") or "")):
         lines.append(f"The certificate is issued by {facts['issuer']}.")
-        return match(None, 0.7, *lines, ruled_out=out)
+        return match(None, LIKELY, *lines, ruled_out=out)
     return None
 
 
@@ -217,7 +217,7 @@ def _name(case: Case) -> Match | None:
     lines += [f"The client's verification says: {failed.seen}"] if told and failed else []
     lines.append(f"The certificate names {', '.join(_names(case)) or 'nothing'}.")
     lines += [f"Controllers use {', '.join(wanted)}."] if wanted else []
-    sure = 0.95 if told else 0.85 if wanted else 0.7
+    sure = STRONG if told else LIKELY
     return match(None, sure, *lines, ruled_out=("tls-untrusted-ca", "tls-cert-expired"))
 
 
@@ -286,14 +286,14 @@ def _record_too_large(case: Case) -> Match | None:
     )
     if overflow:
         line = f"The client broke off with record_overflow; the chain has {chain} bytes."
-        return match(overflow[0], 0.95, line, ruled_out=("l3-mtu-blackhole",))
+        return match(overflow[0], STRONG, line, ruled_out=("l3-mtu-blackhole",))
     if closed is None or chain <= SMALL_BUFFER:
         return None
     if _retransmits(case, closed.client):
         return None
     lines = [f"The certificate chain has {chain} bytes; the client ends the handshake on its own.",
              "Its kernel acknowledged what was sent: the path carries large packets."]  # fmt: skip
-    return match(closed, 0.85, *lines, ruled_out=("l3-mtu-blackhole",))
+    return match(closed, LIKELY, *lines, ruled_out=("l3-mtu-blackhole",))
 
 
 def _retransmits(case: Case, client: str | None) -> bool:

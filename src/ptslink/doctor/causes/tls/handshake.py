@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ptslink.doctor.attempts import Attempt, troubles
-from ptslink.doctor.cause import Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
     RETRY_AFTERMATH,
     failing,
@@ -39,7 +39,7 @@ def _plain_to_tls(case: Case) -> Match | None:
     if seen is None:
         return None
     line = "The port expects TLS; the controller speaks plain HTTP (ws://) to it."
-    return match(seen, 0.97, line, ruled_out=("px-http-to-tls-upstream", "hs-malformed-request"))
+    return match(seen, CERTAIN, line, ruled_out=("px-http-to-tls-upstream", "hs-malformed-request"))
 
 
 def is_plain(case: Case, port: int | None) -> bool:
@@ -75,7 +75,7 @@ def _tls_to_plain(case: Case) -> Match | None:
     if not lines:
         return None
     return match(
-        seen, 0.96, *lines, ruled_out=("hs-malformed-request", "tls-client-version-too-old")
+        seen, CERTAIN, *lines, ruled_out=("hs-malformed-request", "tls-client-version-too-old")
     )
 
 
@@ -123,7 +123,7 @@ def _too_old(case: Case) -> Match | None:
         lines.append("That is OpenSSL 3's answer to a ClientHello of TLS 1.1 or older.")
     if offers.get("tls1.2"):
         lines.append("TLS 1.2 is accepted on this port: the controller offers less.")
-    sure = 0.94 if offers.get("tls1.2") or protocols else 0.85
+    sure = STRONG if offers.get("tls1.2") or protocols else LIKELY
     return match(seen, sure, *lines, ruled_out=("tls-seclevel-mismatch", "tls-server-min-too-high"))
 
 
@@ -138,7 +138,7 @@ def _seclevel(case: Case) -> Match | None:
     lines = [f"nginx: {event['text']}",
              f"ssl_protocols {protocols} allows it, OpenSSL's security level 2 still refuses "
              "it."]  # fmt: skip
-    return match(seen, 0.96, *lines, ruled_out=("tls-client-version-too-old",))
+    return match(seen, CERTAIN, *lines, ruled_out=("tls-client-version-too-old",))
 
 
 def _min_too_high(case: Case) -> Match | None:
@@ -161,7 +161,7 @@ def _min_too_high(case: Case) -> Match | None:
         lines.append("ssl_protocols is TLSv1.3 alone.")
     if found:
         lines.append(f"nginx: {found[1]['text']}")
-    sure = 0.96 if refused or found or alert else 0.85
+    sure = CERTAIN if refused or found or alert else LIKELY
     out = ("tls-client-version-too-old", "tls-no-shared-cipher")
     return match(found[0] if found else None, sure, *lines, ruled_out=out)
 
@@ -200,7 +200,7 @@ def _ecdsa_only(case: Case) -> Match | None:
         lines.append(f"The certificate's key is {', '.join(sorted(keys))}.")
     if by_offer:
         lines.append("ECDHE-RSA suites are refused, ECDHE-ECDSA suites accepted.")
-    return match(found[0] if found else None, 0.96, *lines, ruled_out=("tls-no-shared-cipher",))
+    return match(found[0] if found else None, CERTAIN, *lines, ruled_out=("tls-no-shared-cipher",))
 
 
 def _no_shared_cipher(case: Case) -> Match | None:
@@ -228,7 +228,7 @@ def _no_shared_cipher(case: Case) -> Match | None:
         lines.append(f"ssl_ciphers {suites}")
     if offers.get("legacy") is False:
         lines.append("AES128-SHA, which old firmware needs, is refused.")
-    sure = 0.95 if "rsa" in keys or offers.get("legacy") is False else 0.75
+    sure = STRONG if "rsa" in keys or offers.get("legacy") is False else LIKELY
     return match(
         found[0] if found else None, sure, *lines, ruled_out=("tls-ecdsa-cert-rsa-client",)
     )
@@ -249,7 +249,7 @@ def _sni(case: Case) -> Match | None:
         lines.append("Without a server name the handshake fails, with it it succeeds.")
     if rejecting:
         lines.append("The default TLS server of the port has ssl_reject_handshake on.")
-    return match(seen, 0.96, *lines, ruled_out=("tls-no-shared-cipher", "px-default-server"))
+    return match(seen, CERTAIN, *lines, ruled_out=("tls-no-shared-cipher", "px-default-server"))
 
 
 def _shown_anothers(case: Case) -> Match | None:
@@ -271,7 +271,7 @@ def _shown_anothers(case: Case) -> Match | None:
     lines += [f"The client's verification says: {failed.seen}"] if unnamed and failed else []
     lines.append("Who names no server (SNI) is shown another certificate than who names it.")
     out = ("tls-untrusted-ca", "tls-name-mismatch", "tls-root-rotated", "tls-device-clock")
-    return match(None, 0.96, *lines, ruled_out=out)
+    return match(None, CERTAIN, *lines, ruled_out=out)
 
 
 def _mtls(case: Case) -> Match | None:
@@ -286,7 +286,7 @@ def _mtls(case: Case) -> Match | None:
         return None
     asking = [s["ssl_verify_client"] for _, s in tls_sites(case) if s.get("ssl_verify_client")]
     lines = [f"ssl_verify_client {asking[0]}"] if asking else []
-    return match(seen, 0.97, *lines, "Controllers have no certificates of their own.")
+    return match(seen, CERTAIN, *lines, "Controllers have no certificates of their own.")
 
 
 CAUSES: tuple[Cause, ...] = (
