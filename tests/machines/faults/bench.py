@@ -102,10 +102,12 @@ class Bench:
             [sys.executable, str(LAB), *words], capture_output=True, text=True, check=True
         )
 
-    def carry(self) -> None:
-        """Put the doctor of this checkout, and the tools, beside the installed release."""
+    def carry(self, *more: Path) -> None:
+        """Put the doctor of this checkout, the tools and *more* beside the installed release."""
         words = ["tar", "-c", "--exclude=__pycache__", "-C", str(ROOT / "src"), "ptslink"]
         words += ["-C", str(Path(__file__).parent), *TOOLS]
+        for one in more:
+            words += ["-C", str(one.parent), one.name]
         pack = subprocess.run(words, capture_output=True, check=True)
         line = f"rm -rf {CARRIED}; mkdir -p {CARRIED} && tar -C {CARRIED} -x"
         subprocess.run(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from machines.mutations.figures import MEDIAN_GOAL, Figure, figures, median_seconds
-from machines.mutations.mutation import held_out
+from machines.mutations.kinds import LEFT_OUT
 
 TITLE = "## Mutations"
 HEAD = f"""\
@@ -27,8 +27,8 @@ def section(results: Iterable[Mapping[str, Any]]) -> str:
     newest = list({one["name"]: one for one in results}.values())
     lines = [HEAD]
     for title, part in (
-        ("Kinds that were looked at", [one for one in newest if not held_out(one["kind"])]),
-        ("Kinds that were left out", [one for one in newest if held_out(one["kind"])]),
+        ("Kinds that were looked at", [one for one in newest if one["kind"] not in LEFT_OUT]),
+        ("Kinds that were left out", [one for one in newest if one["kind"] in LEFT_OUT]),
     ):
         if part:
             lines += [f"### {title}", "", *table(part), ""]
@@ -79,7 +79,7 @@ def by_kind(results: Sequence[Mapping[str, Any]]) -> list[str]:
         broken = [one for one in own if "error" not in one and not one["works"]]
         counts = (sum(bool(one[key]) for one in broken) for key in ("party", "exact", "healthy"))
         told = " | ".join(map(str, (len(own), len(broken), *counts)))
-        lines.append(f"| `{kind}` | {told} | {'yes' if held_out(kind) else ''} |")
+        lines.append(f"| `{kind}` | {told} | {'yes' if kind in LEFT_OUT else ''} |")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterable
@@ -109,7 +110,7 @@ def run_one(bench: Bench, mutation: Mutation, keep: Path | None = None) -> dict[
 def _asked(bench: Bench, mutation: Mutation, keep: Path | None) -> dict[str, Any]:
     """What the controller and the doctor say of a system that is mutated."""
     if mutation.device:
-        words = " ".join(mutation.device)
+        words = shlex.join(mutation.device)
         bench.run([controller(f"{{python}} {{mutations}}/device.py {words}", background=True),
                    host(f"sleep {DEVICE_SECONDS}")])  # fmt: skip
     outcome = oracle.of(bench, mutation)
