@@ -19,7 +19,7 @@ from machines.mutations.document import section, table, with_section
 from machines.mutations.figures import figures
 from machines.mutations.kinds import LEFT_OUT
 from machines.mutations.mutation import KINDS, Mutation, generated, sample
-from machines.mutations.runner import NotHealthyError, missed, read, run_one
+from machines.mutations.runner import TOOLS, NotHealthyError, missed, read, run_one
 
 BUILD = lab.ROOT / "build" / "mutations"
 FIXED = Path(__file__).with_name("fixed.txt")
@@ -131,7 +131,7 @@ def run(chosen: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]
 def ready(name: str) -> Bench:
     """The machine with the doctor of this checkout on it."""
     bench = Bench(name, MACHINE)
-    bench.carry(Path(__file__).with_name("squatter.py"))
+    bench.carry(*TOOLS)
     return bench
 
 

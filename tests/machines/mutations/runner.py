@@ -26,6 +26,8 @@ from ptslink.doctor.verdict import Verdict
 HEALTHY_SECONDS = 8.0
 #: How long a device that is itself the mutation tries before somebody looks, seconds.
 DEVICE_SECONDS = 4
+#: What some mutations run on the machine.
+TOOLS = (Path(__file__).with_name("squatter.py"),)
 _TROUBLE = (BenchError, OSError, subprocess.SubprocessError)
 
 

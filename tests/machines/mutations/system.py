@@ -60,14 +60,15 @@ class Directive:
 
 
 _TOKEN = re.compile(
-    r"""\s+|\#[^\n]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[{};]|(?:\\.|\$\{|[^\s{};])+""", re.DOTALL
+    r"""\s+|\#[^\n]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[{};]|(?:\\.|\$\{[^}]*\}|[^\s{};])+""",
+    re.DOTALL,
 )
 
 
 def directives(file: str, text: str) -> list[Directive]:
     """Every directive of one file, in the order in which they begin."""
     found: list[Directive] = []
-    open_blocks: list[tuple[int, int, tuple[str, ...], int]] = []
+    open_blocks: list[tuple[int, str]] = []
     words: list[str] = []
     start = 0
     for token in _TOKEN.finditer(text):
@@ -75,19 +76,19 @@ def directives(file: str, text: str) -> list[Directive]:
         if word.isspace() or word.startswith("#"):
             continue
         if word in ("{", ";") and words:
-            context = tuple(block[2][0] for block in open_blocks)
+            context = tuple(name for _, name in open_blocks)
             line = text.count("\n", 0, start) + 1
             if word == "{":
                 found.append(Directive(file, line, start, -1, words[0], tuple(words[1:]), context,
                                        token.end()))  # fmt: skip
-                open_blocks.append((len(found) - 1, start, tuple(words), token.end()))
+                open_blocks.append((len(found) - 1, words[0]))
             else:
                 found.append(
                     Directive(file, line, start, token.end(), words[0], tuple(words[1:]), context)
                 )
             words = []
         elif word == "}":
-            number, *_ = open_blocks.pop()
+            number, _ = open_blocks.pop()
             one = found[number]
             found[number] = Directive(one.file, one.line, one.start, token.end(), one.name,
                                       one.args, one.context, one.body)  # fmt: skip
