@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "src"))
 
-from ptslink.doctor.probe.frames import Frame, decode_frame, encode_frame
+from ptslink.doctor.probe.frames import Frame, close_payload, decode_frame, encode_frame
 from ptslink.doctor.probe.request import RequestHead, new_key, upgrade_head
 from ptslink.simulator.packets import envelope, packet
 
@@ -240,11 +240,21 @@ def confirmed(link: socket.socket, data: bytes) -> None:
             part = link.recv(65536)
         except TimeoutError:
             if heard:
+                leave(link)
                 return
             raise Lost("no confirmation") from None
         if not part:
             raise Lost("the server closed")
         data += part
+
+
+def leave(link: socket.socket) -> None:
+    """Close in good order, as a controller does that is switched off."""
+    link.settimeout(ANSWER_SECONDS)
+    link.sendall(encode_frame(Frame(8, close_payload(1000)), secrets.token_bytes(4)))
+    with contextlib.suppress(OSError):
+        while link.recv(65536):
+            pass
 
 
 def main() -> int:

@@ -82,8 +82,9 @@ def unit_value(system: System) -> Iterator[Mutation]:
 def _drop_in(kind_: str, unit: str, section: str, line: str, quiet: float = 0.0) -> Mutation:
     path = f"{_LOCAL}/{unit}.d/local.conf"
     edit = Edit({path: f"[{section}]\n{line}\n"}, AGAIN[unit])
-    return Mutation(kind_, f"{unit}: {line}",
-                    Truth((Party.UNIT,), (line.split("=")[0], path), f"{path}: {line}"),
+    told = line.replace("\n", ", ")
+    return Mutation(kind_, f"{unit}: {told}",
+                    Truth((Party.UNIT,), (line.split("=")[0], path), f"{path}: {told}"),
                     edit.apply, edit.undo, _ways(unit), quiet)  # fmt: skip
 
 
@@ -115,7 +116,9 @@ def unit_limited(system: System) -> Iterator[Mutation]:
 
 
 _SERVICE_LINES = (
-    "RestrictAddressFamilies=AF_UNIX",
+    # An empty line forgets what the unit itself allows.
+    "RestrictAddressFamilies=\nRestrictAddressFamilies=AF_UNIX",
+    "RestrictAddressFamilies=none",
     "RestrictAddressFamilies=~AF_INET",
     "RestrictAddressFamilies=AF_INET6 AF_UNIX AF_NETLINK",
     *(f"SystemCallFilter=~@{group}" for group in ("network-io", "io-event", "file-system",
