@@ -1,8 +1,9 @@
-"""The doctor names what is broken on a real machine, one or two causes of each layer, and the
-playbooks that use it keep what they promise.
+"""The doctor names what is broken on a real machine, one or two causes of each layer, is neither
+sure of the wrong party nor content where a generated fault breaks the link, and the playbooks that
+use it keep what they promise.
 
-The whole matrix is `scripts/bench faults`. Takes a machine that is up if PTSLINK_FAULTS_LAB names
-its lab, and leaves it up.
+The whole matrix is `scripts/bench faults`, all generated faults are `scripts/bench mutate`. Takes a
+machine that is up if PTSLINK_FAULTS_LAB names its lab, and leaves it up.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from machines.faults.fault import Fault, server
 from machines.faults.http_upgrade import station
 from machines.faults.playbooks import NO_SSH, playbook
 from machines.faults.runner import HEALTHY, prepare, run_one, tables, verdict_of
+from machines.mutations import runner as mutations
+from machines.mutations.figures import SURE
+from machines.mutations.kinds import LEFT_OUT
+from machines.mutations.mutation import KINDS, Mutation, generated, sample
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="machines need root")
 
@@ -66,6 +71,31 @@ def test_it_names_the_cause_and_is_silent_once_that_is_undone(bench: Bench, row:
     result = run_one(bench, FAULTS[row])
     assert result["named"] == FAULTS[row].id, result
     assert result["healthy_after"], result["left_behind"]
+
+
+#: What is drawn of the generated faults, and how many; the left out kinds are not among them.
+SEED, DRAWN = "scripts/test", 20
+
+
+@pytest.fixture(scope="module")
+def drawn(bench: Bench) -> list[Mutation]:
+    """One mutation of each of so many kinds."""
+    bench.carry(*mutations.TOOLS)
+    looked_at = [name for name in KINDS if name not in LEFT_OUT]
+    return sample(generated(mutations.read(bench), looked_at), SEED, 1)[:DRAWN]
+
+
+@pytest.mark.parametrize("number", range(DRAWN))
+def test_it_is_neither_content_with_a_generated_fault_nor_sure_of_the_wrong_party(
+    bench: Bench, drawn: list[Mutation], number: int
+) -> None:
+    result = mutations.run_one(bench, drawn[number])
+    assert "error" not in result, result
+    if result["works"]:
+        assert result["healthy"] or result["elsewhere"], result
+    else:
+        assert not result["healthy"], result
+        assert result["party"] or result["confidence"] < SURE, result
 
 
 #: The keys of a verdict and of a finding, as programs are promised them.

@@ -15,6 +15,7 @@ from machines.faults.bench import Bench, BenchError
 from machines.faults.document import document
 from machines.faults.fault import Fault
 from machines.faults.runner import TABLES, good, prepare, run_one, tables
+from machines.mutations.document import section_of, with_section
 
 BUILD = lab.ROOT / "build" / "faults"
 DOCUMENT = lab.ROOT / "docs" / "faults.md"
@@ -142,7 +143,8 @@ def told(name: str, result: Mapping[str, Any], right: bool) -> str:
 def write_document(results: Path) -> None:
     """docs/faults.md from *results*."""
     found = [json.loads(line) for line in results.read_text().splitlines() if line]
-    DOCUMENT.write_text(document(found, tables()[1]))
+    mutations = section_of(DOCUMENT.read_text()) if DOCUMENT.exists() else ""
+    DOCUMENT.write_text(with_section(document(found, tables()[1]), mutations))
     print(f"{DOCUMENT.relative_to(lab.ROOT)} is written", flush=True)
 
 

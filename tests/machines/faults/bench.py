@@ -88,6 +88,7 @@ class Bench:
             "root": str(ROOT),
             "simulate": f"env PYTHONPATH={ROOT / 'src'} {sys.executable} -m ptslink.cli simulate",
             "faults": str(Path(__file__).parent),
+            "mutations": str(Path(__file__).parents[1] / "mutations"),
             # The authority that signed the machine's certificates, where it speaks TLS.
             "authority": str(Path(told["ssh_key"]).parent / "tls"),
             # A line inside the machine, for what is piped into it.
@@ -101,10 +102,12 @@ class Bench:
             [sys.executable, str(LAB), *words], capture_output=True, text=True, check=True
         )
 
-    def carry(self) -> None:
-        """Put the doctor of this checkout, and the tools, beside the installed release."""
+    def carry(self, *more: Path) -> None:
+        """Put the doctor of this checkout, the tools and *more* beside the installed release."""
         words = ["tar", "-c", "--exclude=__pycache__", "-C", str(ROOT / "src"), "ptslink"]
         words += ["-C", str(Path(__file__).parent), *TOOLS]
+        for one in more:
+            words += ["-C", str(one.parent), one.name]
         pack = subprocess.run(words, capture_output=True, check=True)
         line = f"rm -rf {CARRIED}; mkdir -p {CARRIED} && tar -C {CARRIED} -x"
         subprocess.run(
@@ -140,22 +143,25 @@ class Bench:
         """What `scripts/lab exec` does, without a Python of its own for each line."""
         return [*enter_command(require(self.lab), where, command)]
 
+    def output(self, step: Step) -> subprocess.CompletedProcess[str]:
+        """Run one line to its end, however that is; what it printed."""
+        return subprocess.run(
+            self._command(step), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=LINE_SECONDS, check=False,
+        )  # fmt: skip
+
     def run(self, steps: Sequence[Step]) -> None:
         """Run lines in order; BenchError names the first that had to work and did not."""
         for step in steps:
-            command = self._command(step)
             if step.background:
                 self._background.append(
                     subprocess.Popen(
-                        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                        self._command(step), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL, start_new_session=True,
                     )
                 )  # fmt: skip
                 continue
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                timeout=LINE_SECONDS, check=False,
-            )  # fmt: skip
+            done = self.output(step)
             if done.returncode != 0 and not step.may_fail:
                 said = (done.stderr or done.stdout).strip().splitlines()[-3:]
                 raise BenchError(f"{step.place}: {step.line!r} gave {done.returncode}: {said}")

@@ -64,6 +64,13 @@ def reboot(lab: str, machine: str) -> None:
     _run(lab, LAB, "reboot", machine)
 
 
+def rebuild(lab: str, machine: str) -> None:
+    """Take *lab* down, and make *machine* again as :func:`ready` makes it."""
+    _run(lab, LAB, "down")
+    provisioned.up(lab, [machine])
+    provision(lab, machine, {})
+
+
 @contextlib.contextmanager
 def ready(lab: str, machine: str = "server") -> Iterator[None]:
     """A provisioned *machine* of *lab*. One that is up is taken as it is, and left up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,23 @@ def playbook(bench: Bench, name: str, room: Path, **variables: Any) -> Ran:
     no_ssh.chmod(0o755)
     sites = room / "sites.yml"
     sites.write_text(_SITE.format(python=sys.executable, shell=shell))
-    words = ["-i", str(ROOT / "inventory" / "lab"), "-i", str(sites)]
-    words += ["--limit", f"{bench.machine},site_probes", str(ROOT / "playbooks" / name)]
-    words += ["-e", f"@{MACHINE}"]
+    words = ["-i", str(sites), "--limit", f"{bench.machine},site_probes"]
+    words += [str(ROOT / "playbooks" / name)]
     for key, value in variables.items():
         words += ["-e", f"{key}={value}"]
+    return _ansible(bench, words)
+
+
+def provisioned_by(bench: Bench, command: Sequence[str]) -> Ran:
+    """Run the ansible-playbook that a fix prints, with the lab as its INVENTORY."""
+    words = [word for word in command[1:] if word not in ("-i", "INVENTORY")]
+    return _ansible(bench, ["--limit", bench.machine, *words])
+
+
+def _ansible(bench: Bench, words: Sequence[str]) -> Ran:
+    lab = ["-i", str(ROOT / "inventory" / "lab"), "-e", f"@{MACHINE}"]
     done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), *words],
+        [Path(sys.executable).with_name("ansible-playbook"), *lab, *words],
         cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
         check=False, env={**os.environ, "PTSLINK_LAB": bench.lab, "ANSIBLE_NOCOLOR": "1"},
     )  # fmt: skip
