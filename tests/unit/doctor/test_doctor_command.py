@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from ptslink.doctor import capture, command
 from ptslink.doctor.cause import Cause, Fix, Layer
 from ptslink.doctor.command import Progress, doctor
 from ptslink.doctor.evidence import Case, Evidence, Status
+from support.ports import free_port
 from unit.probe.scripted import ScriptedServer, right
 
 KEYS = ["healthy", "target", "vantage", "duration_s", "findings", "checks"]
@@ -38,10 +38,7 @@ def server() -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-    return port
+    return free_port()
 
 
 def test_a_link_that_works_is_healthy_and_exits_0(server: ScriptedServer) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from ptslink.doctor.evidence import Evidence
 from ptslink.doctor.probe import PROBE_ID_PREFIX, link_result_from_json, probe_link
 from ptslink.doctor.probe.frames import CLOSE, PING, PONG, TEXT, Frame, close_payload
 from ptslink.doctor.probe.show import WIDTH, render
+from support.ports import free_port
 from unit.probe.scripted import Peer, ScriptedServer, right, upgraded
 
 Serve = Callable[..., ScriptedServer]
@@ -104,18 +104,12 @@ def test_a_name_that_does_not_exist_fails_to_resolve() -> None:
     assert result.cause.startswith("Resolving no-such-name.invalid: EAI_")
 
 
-def test_a_refused_connection_names_the_errno(free_port: int) -> None:
-    result = probe_link(f"ws://127.0.0.1:{free_port}/x", timeout=2)
+def test_a_refused_connection_names_the_errno() -> None:
+    result = probe_link(f"ws://127.0.0.1:{free_port()}/x", timeout=2)
     assert statuses(result)["connect"] == "failed"
     assert result.step("connect").facts["attempts"][0]["errno"] == "ECONNREFUSED"
     assert "ECONNREFUSED" in str(result.cause)
     assert result.status is None
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def answering(status: str, body: str = "", extra: str = "") -> Callable[[Peer], None]:

@@ -19,6 +19,7 @@ from ptslink.doctor.probe.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, F
 from ptslink.doctor.probe.survey import survey
 from ptslink.doctor.probe.target import parse_target
 from ptslink.doctor.verdict import judge
+from support.ports import free_port
 from unit.probe.conftest import Pair
 from unit.probe.scripted import Peer, ScriptedServer, right
 
@@ -322,9 +323,7 @@ def test_how_an_unanswered_upgrade_ended_is_a_fact(serve: Serve, how: str, ended
 
 
 def test_a_refused_port_leads_to_the_others() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    found = pieces(f"ws://127.0.0.1:{port}/x")
+    found = pieces(f"ws://127.0.0.1:{free_port()}/x")
     [asked] = named(found, "tcp.connect")
     assert (asked.status, asked.facts["errno"]) == (Status.FAILED, "ECONNREFUSED")
     others = named(found, "tcp.port")
@@ -337,13 +336,9 @@ def test_another_port_that_answers_is_tried_with_the_upgrade(
 ) -> None:
     plain, secure, silent = serve(right), serve(right, rsa_pair.context()), serve(lambda _: None)
     ports = [parse_target(one.url).port for one in (plain, secure, silent)]
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        closed = sock.getsockname()[1]
-    monkeypatch.setattr(survey_module, "PORTS", (*ports, closed))
+    monkeypatch.setattr(survey_module, "PORTS", (*ports, free_port()))
     monkeypatch.setattr(survey_module, "TLS_PORTS", frozenset({ports[1]}))
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        asked = sock.getsockname()[1]
-    found = pieces(f"ws://127.0.0.1:{asked}/ptsWebSocket")
+    found = pieces(f"ws://127.0.0.1:{free_port()}/ptsWebSocket")
     tried = {p.facts["port"]: p for p in named(found, "http.upgrade", tried="port")}
     assert tried.keys() == set(ports)  # what refuses a connection is asked nothing
     assert all(p.facts["variation"] for p in tried.values())

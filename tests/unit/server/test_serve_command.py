@@ -17,13 +17,8 @@ from click.testing import CliRunner
 from ptslink.cli import main
 from ptslink.server.config import load
 from ptslink.server.service import start_server
+from support.ports import free_port
 from support.wire import Wire, close_frame, request, sale
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def write_config(tmp_path: Path, port: int, extra: str = "") -> Path:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_serve_command import free_port, write_config
+from test_serve_command import write_config
 
 from ptslink.cli import main
 from ptslink.server import service
+from support.ports import free_port
 from support.wire import Wire, close_frame, message, request, sale, until
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the keys")

@@ -18,6 +18,7 @@ from ptslink.simulator.packets import KINDS
 from ptslink.simulator.result import SimulationResult, render
 from ptslink.simulator.run import Simulation, simulate
 from ptslink.simulator.setup import Setup, new_identities
+from support.ports import free_port
 from unit.simulator.station_server import Packet, confirm, raw_server, station
 
 
@@ -293,9 +294,7 @@ async def test_a_broken_server_is_named(
 
 
 async def test_a_refused_connection_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    result = await simulate(setup(f"ws://127.0.0.1:{port}/x"))
+    result = await simulate(setup(f"ws://127.0.0.1:{free_port()}/x"))
     assert "ECONNREFUSED" in str(result.controllers[0].error)
 
 
