@@ -29,6 +29,7 @@ BLAMED: Mapping[str, tuple[Party, ...]] = {
     "tcp-half-open": (_P.DEVICE, _P.SITE),
     "tcp-conntrack-full": (_P.MACHINE,),
     "tcp-port-taken": (_P.PROCESS,),
+    "tcp-accept-queue": (_P.SERVICE, _P.PROCESS),
     "fw": (_P.FIREWALL,),
     "fw-upstream-drop": (_P.PATH,),
     "fw-site-egress-block": (_P.SITE,),

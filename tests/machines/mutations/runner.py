@@ -183,7 +183,7 @@ def _shell(command: Iterable[str]) -> str:
 
 
 def _undone(bench: Bench, mutation: Mutation) -> str:
-    """Undo *mutation*, and see the link work by its way and by the plain one; else why not."""
+    """Undo *mutation*, and see the link work by every way; else why not."""
     troubles = []
     for step in (*mutation.undo, NOBODY_LEAVING):
         try:
@@ -191,12 +191,14 @@ def _undone(bench: Bench, mutation: Mutation) -> str:
         except _TROUBLE as error:
             troubles.append(str(error))
     deadline = time.monotonic() + HEALTHY_SECONDS
-    while True:
-        outcome = oracle.asked(bench, mutation.way)
+    waiting = [*WAYS]
+    while waiting:
+        outcome = oracle.asked(bench, waiting[0])
         if outcome.works:
-            return ""
-        if time.monotonic() > deadline:
-            return "; ".join([*troubles, outcome.why])
+            del waiting[0]
+        elif time.monotonic() > deadline:
+            return "; ".join([*troubles, f"{waiting[0].url}: {outcome.why}"])
+    return ""
 
 
 def _keep(

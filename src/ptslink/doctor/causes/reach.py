@@ -315,6 +315,50 @@ class Reach:
                 return piece.facts
         return None
 
+    def unit_for(self, port: int) -> Mapping[str, Any] | None:
+        """The unit that should listen on *port*: nginx where its configuration says so."""
+        nginx, service = self.unit("nginx.service"), self.unit("ptslink.service")
+        sites = self.case.fact("nginx.config", "sites") or ()
+        for site in sites:
+            if any(listen.get("port") == port for listen in site.get("listen") or ()):
+                return nginx
+        config = self.case.fact("service.config", "config") or {}
+        if (config.get("listen") or {}).get("port") == port:
+            return service
+        if sites or config:
+            return None  # both configurations are known, and neither names this port
+        return next(
+            (unit for unit in (nginx, service) if unit is not None and unit["active"] != "active"),
+            None,
+        )
+
+    def open_elsewhere(self, failed: Connect) -> list[int]:
+        """Other ports that let the same place in."""
+        return [
+            one.port
+            for one in self.other_ports
+            if one.errno is None and one.vantage == failed.vantage and one.port != failed.port
+        ]
+
+    def upgraded_elsewhere(self, failed: Connect) -> list[int]:
+        """Other ports on which the link was proven to work from the same place."""
+        found = [
+            piece.facts.get("port")
+            for piece in self.case.all("http.upgrade", failed.vantage)
+            if piece.facts.get("variation") and piece.facts.get("status") == 101
+        ]
+        return list(dict.fromkeys(int(port) for port in found if port and port != failed.port))
+
+    def arrived(self, port: int) -> str | None:
+        """Who was seen to knock at *port*, as a line of evidence."""
+        syns = self.syns(port)
+        return f"server: SYN to port {port} arrived from {listed(syns)}" if syns else None
+
+    def dnat(self, port: int) -> Mapping[str, Any] | None:
+        """What is known of the filter, where it sends *port* elsewhere."""
+        facts = self.firewall(port)
+        return facts if facts is not None and facts.get("dnat") else None
+
     @property
     def server_has_unit(self) -> bool:
         """Whether systemd knows a unit of the service."""

@@ -1,4 +1,4 @@
-"""Causes between an address and an open connection: listeners, firewalls, forwards, NAT memory."""
+"""Causes in packet filters: the server's own, those before it, and the site's."""
 
 from __future__ import annotations
 
@@ -10,225 +10,8 @@ from typing import Any
 from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.l3 import packet_loss
 from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed, reach_of
-from ptslink.doctor.commands import Commands, journal, provision
+from ptslink.doctor.commands import Commands
 from ptslink.doctor.evidence import Case, Json
-from ptslink.doctor.pattern import Link, current, ending, timers
-
-#: The service and the proxy, and what starts them.
-_UNITS = ("nginx.service", "ptslink.service")
-#: A conntrack table this full drops new connections (share of its maximum).
-_FULL = 0.98
-
-
-# Listeners.
-
-
-def _service_down(case: Case) -> Match | None:
-    reach = reach_of(case)
-    if reach.listeners is None:
-        return None
-    failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
-    if reach.site:
-        if failed is None or reach.listening(failed.port, public=False):
-            return None
-        if reach.nothing_arrived and not reach.is_server(failed.address):
-            return None
-        unit = _unit_for(reach, case, failed.port)
-        if unit is None or unit["active"] == "active":
-            return None
-        reset = reach.resets(failed.port)
-        return Match(
-            CERTAIN,
-            lines(
-                str(failed),
-                f"server: nothing listens on port {failed.port}",
-                _state(unit),
-                f"server: its kernel refused {sum(reset.values())} attempts from {listed(reset)}"
-                if reset
-                else None,
-            ),
-            ruled_out=("fw-fail2ban-ban", "fw-reject-other", "tcp-bind-loopback",
-                       "tcp-wrong-port", "fw-upstream-drop"),
-            fix=_start(str(unit["unit"])),
-        )  # fmt: skip
-    down = [
-        unit
-        for name in _UNITS
-        if (unit := reach.unit(name)) is not None
-        and unit["active"] in ("inactive", "failed")
-        and unit.get("enabled") in ("enabled", "disabled")
-    ]
-    front = reach.unit("nginx.service")
-    if not down and (meant := _configured_nowhere(reach, case)) is not None:
-        return meant
-    if not down or (front is not None and front["active"] == "active"):
-        # With nginx answering, a service that is down behind it is the proxy's fault to tell.
-        return None
-    first = next((unit for unit in down if unit["unit"] == "nginx.service"), down[0])
-    return Match(
-        STRONG,
-        lines(
-            *(_state(unit) for unit in down),
-            f"server: listening are {_listening(reach)}",
-        ),
-        ruled_out=("tcp-bind-loopback",),
-        fix=_start(str(first["unit"])),
-    )
-
-
-def _configured_nowhere(reach: Reach, case: Case) -> Match | None:
-    """Server only: the service is configured, no unit of it is there, and nobody listens."""
-    port = ((case.fact("service.config", "config") or {}).get("listen") or {}).get("port")
-    asked = any(piece.facts.get("load") == "not-found" for piece in case.all("host.unit"))
-    if not asked or case.first("http.upgrade") is not None:
-        return None
-    served = any(reach.listening(one) for one in reach.link_ports)
-    if not port or served or reach.listening(int(port), public=False) or reach.server_has_unit:
-        return None
-    return Match(
-        LIKELY,
-        lines(
-            f"server: the service is configured for port {port}, and has no unit that is known",
-            f"server: listening are {_listening(reach)}",
-        ),
-        ruled_out=("tcp-bind-loopback",),
-        fix=Fix(
-            "Provision this server again, or start the service where it runs.",
-            "Something listens on the link's port and the controller connects.",
-            Auto.ASK,
-            commands=provision(),
-        ),
-    )
-
-
-def _unit_for(reach: Reach, case: Case, port: int) -> Mapping[str, Any] | None:
-    """The unit that should listen on *port*: nginx where its configuration says so."""
-    nginx, service = reach.unit("nginx.service"), reach.unit("ptslink.service")
-    sites = case.fact("nginx.config", "sites") or ()
-    for site in sites:
-        if any(listen.get("port") == port for listen in site.get("listen") or ()):
-            return nginx
-    config = case.fact("service.config", "config") or {}
-    if (config.get("listen") or {}).get("port") == port:
-        return service
-    if sites or config:
-        return None  # both configurations are known, and neither names this port
-    return next(
-        (unit for unit in (nginx, service) if unit is not None and unit["active"] != "active"),
-        None,
-    )
-
-
-def _state(unit: Mapping[str, Any]) -> str:
-    return f"server: {unit['unit']} is {unit['active']} ({unit['sub']}), result {unit['result']}"
-
-
-def _start(unit: str) -> Fix:
-    return Fix(
-        f"Start {unit} and have it started at boot; then find out why it stopped.",
-        "Something listens on the link's port and the controller connects.",
-        Auto.YES,
-        commands=(("systemctl", "enable", "--now", unit), journal(unit, lines=50)),
-    )
-
-
-def _listening(reach: Reach) -> str:
-    found = [f"{one['address']}:{one['port']}" for one in reach.listeners or ()]
-    return listed(found, 6) or "none"
-
-
-def _bind_loopback(case: Case) -> Match | None:
-    reach = reach_of(case)
-    failed = reach.failed("ECONNREFUSED")
-    if failed is None or reach.listening(failed.port):
-        return None
-    local = reach.listening(failed.port, public=False)
-    if not local:
-        return None
-    return Match(
-        CERTAIN,
-        lines(
-            str(failed),
-            f"server: port {failed.port} is served on {listed([one['address'] for one in local])} "
-            f"only, by {local[0]['process'] or 'a process not shown'}",
-        ),
-        ruled_out=("tcp-service-down", "fw-fail2ban-ban", "fw-reject-other", "tcp-wrong-port"),
-    )
-
-
-def _wrong_port(case: Case) -> Match | None:
-    reach = reach_of(case)
-    failed = reach.failed("ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH")
-    if failed is None:
-        return None
-    if reach.listeners is not None:
-        if reach.listening(failed.port, public=False) or not reach.link_ports:
-            return None
-        if reach.astray(failed):
-            return None  # it does not even arrive: not the server's port is at fault
-        if reach.server_addresses and not reach.is_server(failed.address) and reach.watch is None:
-            return None
-        down = _unit_for(reach, case, failed.port)
-        if down is not None and down["active"] != "active":
-            return None
-        if _dnat(reach, failed.port):
-            return None
-        # Which ports were looked at, the caller may have said: those tried.
-        served = reach.served or [port for port in reach.link_ports if port != failed.port]
-        if not served:
-            return None
-        return Match(
-            STRONG,
-            lines(
-                str(failed),
-                f"server: nothing is meant to listen on {failed.port}; the link's ports are "
-                f"{listed([str(port) for port in served])}, and they are served",
-                _arrived(reach, failed.port),
-            ),
-            ruled_out=("tcp-service-down", "fw-fail2ban-ban", "fw-ufw-drop", "tcp-bind-loopback",
-                       "fw-firewalld-reject", "fw-site-egress-block"),
-            fix=_use_port(served),
-        )  # fmt: skip
-    open_ones = _open_elsewhere(reach, failed)
-    links = _upgraded_elsewhere(case, failed)
-    if not links or failed.errno == "ETIMEDOUT":
-        # A port that is dropped while others answer may as well be closed on the way.
-        return None
-    return Match(
-        LIKELY,
-        lines(str(failed), f"the link answers on {listed([str(port) for port in links])}",
-              f"also open: {listed([str(port) for port in open_ones])}" if open_ones else None),
-        fix=_use_port(links),
-    )  # fmt: skip
-
-
-def _use_port(ports: list[int]) -> Fix:
-    shown = listed([str(port) for port in ports])
-    return Fix(
-        f"Let the controller dial a port that is served ({shown}), or serve the one it dials.",
-        "The controller's next attempt reaches a listener.",
-        Auto.ASK,
-        controller=f"RemoteServerConfiguration: WebsocketsPort = {ports[0]} (it is separate from "
-        "the HTTP Port)",
-    )
-
-
-def _open_elsewhere(reach: Reach, failed: Connect) -> list[int]:
-    return [
-        one.port
-        for one in reach.other_ports
-        if one.errno is None and one.vantage == failed.vantage and one.port != failed.port
-    ]
-
-
-def _arrived(reach: Reach, port: int) -> str | None:
-    syns = reach.syns(port)
-    if not syns:
-        return None
-    return f"server: SYN to port {port} arrived from {listed(syns)}"
-
-
-# The server's own packet filter.
 
 
 def _filtered(reach: Reach) -> tuple[Connect | None, Mapping[str, Any]] | None:
@@ -270,7 +53,7 @@ def _rule_lines(reach: Reach, failed: Connect | None, facts: Mapping[str, Any]) 
         str(failed) if failed is not None else None,
         f"server: a SYN to port {facts['port']}{source} meets: {facts['rule']}"
         + (f" ({count} packets so far)" if count else ""),
-        _arrived(reach, int(facts["port"])),
+        reach.arrived(int(facts["port"])),
         f"server: {facts['gone']} is switched on, and none of its rules is in the kernel: another "
         "program has flushed them"
         if facts.get("gone")
@@ -345,7 +128,7 @@ def _drop(case: Case) -> Match | None:
     failed, facts = found
     if failed is not None and failed.errno != "ETIMEDOUT":
         return None
-    if failed is not None and not _meant(reach, case, failed.port):
+    if failed is not None and not _meant(reach, failed.port):
         return None  # nobody serves that port: it is the wrong one, whatever the filter does
     if facts.get("dnat"):
         return None
@@ -407,9 +190,9 @@ def _names_port(rule: str, port: int) -> bool:
     return re.search(rf"dports? (?:\S*,)?{port}\b", rule) is not None
 
 
-def _meant(reach: Reach, case: Case, port: int) -> bool:
+def _meant(reach: Reach, port: int) -> bool:
     """Whether *port* is one that the server serves or is configured to serve."""
-    return bool(reach.listening(port, public=False)) or _unit_for(reach, case, port) is not None
+    return bool(reach.listening(port, public=False)) or reach.unit_for(port) is not None
 
 
 def _firewalld(case: Case) -> Match | None:
@@ -542,16 +325,11 @@ def _is_limit(rule: str) -> bool:
     return any(word in rule for word in ("ufw-user-limit", "recent", "hitcount", "limit"))
 
 
-def _dnat(reach: Reach, port: int) -> Mapping[str, Any] | None:
-    facts = reach.firewall(port)
-    return facts if facts is not None and facts.get("dnat") else None
-
-
 def _docker(case: Case) -> Match | None:
     reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
     ports = [failed.port] if failed is not None else [] if reach.site else reach.served
-    facts = next((found for port in ports if (found := _dnat(reach, port))), None)
+    facts = next((found for port in ports if (found := reach.dnat(port))), None)
     if facts is None:
         return None
     if failed is None:
@@ -608,7 +386,7 @@ def _banned(case: Case) -> Match | None:
             CERTAIN,
             lines(
                 str(failed),
-                _arrived(reach, failed.port),
+                reach.arrived(failed.port),
                 f"server: {hit[0]} is banned" + (f" by jail {jail}" if jail else " by a rule set"),
                 f"server: port {failed.port} is served and open to everybody else",
                 "another network connects at the same time" if reach.connects_elsewhere else None,
@@ -726,7 +504,7 @@ def _left(reach: Reach, failed: Connect) -> str | None:
 def _others_arriving(reach: Reach, failed: Connect) -> list[str]:
     table = (reach.watch or {}).get("syn_in", {})
     ports = {port for row in table.values() for port in row if port != str(failed.port)}
-    return sorted(ports | {str(port) for port in _open_elsewhere(reach, failed)}, key=int)
+    return sorted(ports | {str(port) for port in reach.open_elsewhere(failed)}, key=int)
 
 
 def _egress(case: Case) -> Match | None:
@@ -779,7 +557,7 @@ def _egress(case: Case) -> Match | None:
             ruled_out=("tcp-service-down", "tcp-wrong-port", "fw-reject-other",
                        "fw-upstream-drop"),
         )  # fmt: skip
-    others = _open_elsewhere(reach, failed)
+    others = reach.open_elsewhere(failed)
     if reach.connects_elsewhere and (others or reach.nothing_arrived):
         if reach.server_seen and not reach.nothing_arrived and reach.watch is not None:
             return None
@@ -800,7 +578,7 @@ def _egress(case: Case) -> Match | None:
                 else None,
                 _left(reach, failed) if failed.errno == "ETIMEDOUT" else None,
                 f"site: the upgrade itself is answered with 101 on port {listed(proven)}"
-                if (proven := [str(port) for port in _upgraded_elsewhere(case, failed)])
+                if (proven := [str(port) for port in reach.upgraded_elsewhere(failed)])
                 else None,
             ),
             ruled_out=("fw-ufw-drop", "fw-upstream-drop", "tcp-service-down"),
@@ -808,319 +586,12 @@ def _egress(case: Case) -> Match | None:
     return None
 
 
-def _upgraded_elsewhere(case: Case, failed: Connect) -> list[int]:
-    """Other ports on which the link was proven to work from the same place."""
-    found = [
-        piece.facts.get("port")
-        for piece in case.all("http.upgrade", failed.vantage)
-        if piece.facts.get("variation") and piece.facts.get("status") == 101
-    ]
-    return list(dict.fromkeys(int(port) for port in found if port and port != failed.port))
-
-
 def _site_reaches_server(reach: Reach, failed: Connect) -> bool:
     """Whether packets of the same site reach the server on another port."""
     return bool(_others_arriving(reach, failed))
 
 
-# Forwards.
-
-
-def _foreign_banner(case: Case) -> str | None:
-    """What a machine said unasked: a forecourt server never speaks first."""
-    for piece in case.all("tcp.banner"):
-        text = str(piece.facts.get("text") or "")
-        if text and not text.startswith("HTTP/"):
-            return text.splitlines()[0][:60]
-    return None
-
-
-def _forward_wrong_host(case: Case) -> Match | None:
-    reach = reach_of(case)
-    first = next((one for one in reach.site if one.errno is None), None)
-    if first is None:
-        return None
-    banner = _foreign_banner(case)
-    server = case.fact("http.get", "server") or _server_header(case)
-    elsewhere = reach.nothing_arrived
-    if not elsewhere and banner is None:
-        return None
-    if not elsewhere and reach.watch is not None:
-        return None  # it is our machine that spoke
-    address_ours = not reach.server_addresses or reach.is_server(first.address)
-    if elsewhere and not address_ours and not reach.target_is_name and not _maybe_nat(reach, first):
-        return None  # the address itself is another machine's
-    return Match(
-        STRONG if elsewhere else LIKELY,
-        lines(
-            str(first),
-            f"what answers says: {banner}" if banner else None,
-            f"what answers calls itself {server}" if server else None,
-            "server: not one of these connections reached its network card" if elsewhere else None,
-            "the address dialled is the server's own: something on the way sends it elsewhere"
-            if elsewhere and reach.server_addresses and address_ours
-            else None,
-        ),
-        ruled_out=("px-location-404", "hs-wrong-path", "tcp-service-down", "px-default-server"),
-    )
-
-
-def _server_header(case: Case) -> str | None:
-    headers = case.fact("http.upgrade", "headers") or {}
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return next((str(value) for name, value in pairs if str(name).lower() == "server"), None)
-
-
-def _maybe_nat(reach: Reach, first: Connect) -> bool:
-    from ipaddress import ip_address
-
-    return ip_address(first.address.partition("%")[0]).is_global and not any(
-        ip_address(one).is_global for one in reach.server_addresses
-    )
-
-
-def _forward_missing(case: Case) -> Match | None:
-    reach = reach_of(case)
-    failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
-    if failed is None or not reach.server_addresses or reach.is_server(failed.address):
-        return None
-    if reach.watch is not None and reach.syns(failed.port):
-        return None
-    source = case.fact("route.to", "source", failed.vantage) or case.fact(
-        "tcp.connect", "source", failed.vantage
-    )
-    inside = bool(source) and _same_lan(case, str(source))
-    if inside and (reach.connects_elsewhere or reach.nothing_arrived):
-        return Match(
-            STRONG,
-            lines(
-                str(failed),
-                f"site: its own address {source} is in the server's own network",
-                f"server: its addresses are {listed(sorted(reach.server_addresses))}, not the one "
-                "dialled",
-                next((str(one) for one in reach.elsewhere if one.errno is None), None),
-            ),
-            ruled_out=("l3-wrong-server-ip", "fw-ufw-drop", "tcp-service-down"),
-        )
-    if _maybe_nat(reach, failed) and reach.nothing_arrived and not reach.connects_elsewhere:
-        return Match(
-            LIKELY,
-            lines(
-                str(failed),
-                "server: it has private addresses only, so a router in front of it owns the "
-                "address dialled",
-                "server: not one of these attempts was sent on to it",
-            ),
-            ruled_out=("fw-ufw-drop", "tcp-service-down", "l3-wrong-server-ip"),
-        )
-    return None
-
-
-def _same_lan(case: Case, source: str) -> bool:
-    from ipaddress import ip_address, ip_network
-
-    for one in case.fact("net.addresses", "addresses") or ():
-        if one.get("scope") != "global":
-            continue
-        network = ip_network(f"{one['address']}/{one['prefix']}", strict=False)
-        if network.version == ip_address(source).version and ip_address(source) in network:
-            return True
-    return False
-
-
-# Memory of connections.
-
-
-def _conntrack(case: Case) -> Match | None:
-    facts = next((piece.facts for piece in case.all("net.conntrack")), {})
-    count, most = facts.get("count"), facts.get("max")
-    if not most or count is None:
-        return None
-    full = count / most >= _FULL
-    told = facts.get("full_lines") or 0
-    dropped = [piece.facts.get("dropped") or 0 for piece in case.all("net.conntrack")]
-    growing = len(dropped) > 1 and dropped[-1] > dropped[0]
-    if not full and not growing:
-        return None
-    reach = reach_of(case)
-    if reach.site and reach.failed("ETIMEDOUT") is None and not growing:
-        return None
-    return Match(
-        CERTAIN,
-        lines(
-            f"server: {count} of {most} connections tracked",
-            f"server: {told} times 'table full, dropping packet' in the kernel log" if told
-            else None,
-            "new connections time out, old ones live",
-        ),
-        ruled_out=("fw-ufw-drop", "fw-upstream-drop", "l3-packet-loss",
-                   "l3-asymmetric-stateful-fw"),
-    )  # fmt: skip
-
-
-def _reset_on_ping(link: Link) -> bool:
-    """A link that was lost by a reset, in answer to a ping that came after a silence."""
-    reset = link.transport == "rst" or link.event("upgraded-reset") is not None
-    answered_ping = link.last_ping is not None and link.last_ping < 1.0
-    unanswered = link.last_pong is None or link.last_pong > (link.last_ping or 0)
-    return link.lost and reset and answered_ping and unanswered
-
-
-def _nat_idle(case: Case) -> Match | None:
-    configured = timers(case)
-    hit = [link for link in current(case) if _reset_on_ping(link)]
-    if not hit or not configured.ping_interval:
-        return None
-    reboots = [link for link in hit if link.types.get("UploadConfiguration")]
-    last = hit[-1]
-    silence = last.last_pong if last.last_pong is not None else last.seconds
-    return Match(
-        STRONG if len(hit) > 1 and not reboots else LIKELY,
-        lines(
-            *(link.shown() for link in hit[-3:]),
-            f"the last ping was answered by a reset within {last.last_ping:.2f} s, after "
-            f"{silence:.1f} s without traffic; a ping is sent every "
-            f"{configured.ping_interval:g} s",
-            "something on the way had forgotten the connection while it was silent; the "
-            "controller was not told and believes itself connected",
-        ),
-        ruled_out=("tcp-half-open-ghost", "ws-device-idle-timeout", "px-read-timeout-60",
-                   "ws-ping-unanswered"),
-        fix=Fix(
-            "Ping more often than the shortest memory on the way: below "
-            f"{silence:.0f} s of silence, for example every {max(2, int(silence / 2))} s.",
-            "No more resets in answer to a ping; links live for days.",
-            Auto.YES,
-            ansible={"pts_server_ping_interval_seconds": max(2, int(silence / 2))},
-        ),
-    )  # fmt: skip
-
-
-def _ghost_sockets(case: Case) -> list[Mapping[str, Any]]:
-    """Connections with unacknowledged bytes that are sent again and again."""
-    return [
-        one
-        for one in case.fact("net.sockets", "sockets") or ()
-        # A socket in LAST-ACK has heard the other side's FIN: that one said goodbye.
-        if one["state"] in ("ESTAB", "FIN-WAIT-1")
-        and one["send_q"] > 0
-        and one["timer"] == "on"
-        and one.get("backoff", 0) >= 2
-        and one["send_q"] < max(one.get("mss") or 0, 500)
-    ]
-
-
-def _ghost(case: Case) -> Match | None:
-    sockets = _ghost_sockets(case)
-    timed_out = [link for link in current(case) if link.code == "ping-timeout"]
-    vanished = ending(case, lambda link: link.vanished)
-    # Scanners of the Internet vanish all day long: it has to be a controller's address.
-    sites = reach_of(case).known_peers | {link.peer for link in timed_out}
-    sockets = [one for one in sockets if one["peer"].removeprefix("::ffff:") in sites]
-    if not sockets and not vanished:
-        return None
-    configured = timers(case)
-    cycle = (configured.ping_interval or 0) + (configured.ping_timeout or 0)
-    peers = sorted({f"{one['peer']}:{one['peer_port']}" for one in sockets})
-    first = sockets[0] if sockets else None
-    pings_on = bool(configured.ping_interval and configured.ping_timeout)
-    return Match(
-        STRONG if vanished or (timed_out and first) else LIKELY,
-        lines(
-            f"server: to {listed(peers)}: {first['state']}, {first['send_q']} bytes never "
-            f"acknowledged, sent again with backoff {first.get('backoff')}"
-            if first
-            else "it answered pings until then, and never the closing frame",
-            *(link.shown() for link in (timed_out or vanished)[-2:]),
-            f"pings unanswered for {cycle:g} s (ping interval and timeout) end such a link"
-            if cycle and timed_out
-            else None,
-            "the other side's kernel is silent too, so it lost power or its network; a controller "
-            "that only ignores pings would still acknowledge them",
-        ),
-        ruled_out=("ws-ping-unanswered", "nat-idle-silent", "ws-device-idle-timeout"),
-        fix=_LOOK_AT_SITE if pings_on else None,
-    )
-
-
-_LOOK_AT_SITE = Fix(
-    "Look at power and network of the site. The server does its part: it pings, and lets a new "
-    "connection of the same controller replace the old one.",
-    "The controller comes back by itself.",
-)
-
-
-def _queue_full(case: Case) -> Match | None:
-    """Connections that the kernel has made and nobody takes."""
-    reach = reach_of(case)
-    full = [
-        one
-        for one in reach.listeners or ()
-        if one["port"] in (*reach.link_ports, reach.port)
-        and one.get("process") != "systemd"
-        and one["queue"] >= one["backlog"] > 0
-    ]
-    grew = reach.grew("TcpExtListenOverflows") or 0
-    if not full or (reach.connected and not grew):
-        return None
-    return Match(
-        STRONG,
-        lines(
-            *(f"server: port {one['port']} of {one['process']} (pid {one['pid']}): {one['queue']} "
-              f"connections wait to be accepted, {one['backlog']} may" for one in full),
-            f"server: {grew} connections were dropped for that meanwhile" if grew else None,
-        ),
-        ruled_out=("l3-packet-loss", "fw-upstream-drop", "tcp-service-down"),
-    )  # fmt: skip
-
-
 CAUSES: tuple[Cause, ...] = (
-    Cause(
-        "tcp-accept-queue-full",
-        Layer.TCP,
-        "Connections wait to be accepted: the program that listens does not take them",
-        Fix(
-            "Look whether it hangs or is stopped (STAT T, D) and what it waits for, then restart "
-            "it. Take its stack first: after the restart nobody knows.",
-            "Recv-Q of the listener is 0.",
-            Auto.ASK,
-            commands=(("ss", "-ltnp"), ("ps", "-eo", "pid,stat,wchan:20,etime,args")),
-        ),
-        _queue_full,
-        aftermath=("px-upstream-timeout",),
-    ),
-    Cause(
-        "tcp-service-down",
-        Layer.TCP,
-        "Nothing listens on the link's port: the service or nginx is stopped",
-        _start("nginx.service"),
-        _service_down,
-    ),
-    Cause(
-        "tcp-bind-loopback",
-        Layer.TCP,
-        "The service listens on the loopback address only, and the controller comes directly",
-        Fix(
-            "Let the service listen on every address, or let controllers come through nginx.",
-            "The port is listed on 0.0.0.0 or the server's address.",
-            Auto.YES,
-            ansible={"pts_server_listen_addresses": ["0.0.0.0", "::"]},
-        ),
-        _bind_loopback,
-    ),
-    Cause(
-        "tcp-wrong-port",
-        Layer.TCP,
-        "The controller dials a port that nobody serves",
-        Fix(
-            "Let the controller dial the port that is served, or serve the one it dials.",
-            "The controller's next attempt reaches a listener.",
-            Auto.ASK,
-            controller="RemoteServerConfiguration: WebsocketsPort (separate from the HTTP Port)",
-        ),
-        _wrong_port,
-        aftermath=("fw-ufw-drop", "fw-firewalld-reject", "fw-reject-other"),
-    ),
     Cause(
         "fw-ufw-drop",
         Layer.TCP,
@@ -1205,80 +676,5 @@ CAUSES: tuple[Cause, ...] = (
         _unban("ADDRESS", None),
         _banned,
         aftermath=("fw-reject-other",),
-    ),
-    Cause(
-        "nat-forward-wrong-host",
-        Layer.TCP,
-        "A port forward leads to another machine",
-        Fix(
-            "Correct the target of the port forward in the router before the server.",
-            "A connection from the site reaches the server's network card, and ptslink answers.",
-            Auto.NO,
-        ),
-        _forward_wrong_host,
-        aftermath=(
-            "tls-client-to-plain-port",
-            "px-location-404",
-            "hs-wrong-path",
-            "px-default-server",
-            "px-captive-portal",
-        ),
-    ),
-    Cause(
-        "nat-forward-missing-or-hairpin",
-        Layer.TCP,
-        "The router before the server does not forward the port, or not for its own inside",
-        Fix(
-            "Add the port forward; for devices in the server's own network add hairpin NAT, or "
-            "let the name resolve to the inside address there.",
-            "The port answers from where the controller stands.",
-            Auto.NO,
-            controller="RemoteServerConfiguration: IpAddress = the server's inside address, for "
-            "controllers in its own network",
-        ),
-        _forward_missing,
-    ),
-    Cause(
-        "tcp-conntrack-full",
-        Layer.TCP,
-        "The table of tracked connections is full: new ones are dropped",
-        Fix(
-            "Raise the limit, then find who fills the table.",
-            "count stays well below max and new connections are made at once.",
-            Auto.YES,
-            commands=(("sysctl", "-w", "net.netfilter.nf_conntrack_max=262144"),),
-        ),
-        _conntrack,
-    ),
-    Cause(
-        "nat-idle-silent",
-        Layer.TCP,
-        "A NAT or firewall on the way forgets the connection while it is silent",
-        Fix(
-            "Ping more often than the shortest memory on the way.",
-            "No more resets in answer to a ping.",
-            Auto.YES,
-            ansible={"pts_server_ping_interval_seconds": 15},
-        ),
-        _nat_idle,
-    ),
-    Cause(
-        "tcp-half-open-ghost",
-        Layer.TCP,
-        "The controller vanished without a word: power or network lost",
-        Fix(
-            "Keep the server's pings on, so that a dead link is found within interval and "
-            "timeout, and let a new connection of the same controller replace the old one. Look "
-            "at power and network of the site.",
-            "The dead connection is closed after ping interval plus timeout; the controller comes "
-            "back by itself.",
-            Auto.YES,
-            ansible={
-                "pts_server_ping_interval_seconds": 20,
-                "pts_server_ping_timeout_seconds": 20,
-            },
-        ),
-        _ghost,
-        aftermath=("ws-ping-unanswered",),
     ),
 )

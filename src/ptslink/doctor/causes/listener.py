@@ -1,0 +1,260 @@
+"""Causes at the listener: nobody listens, at another address or port, or takes no connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
+from ptslink.doctor.causes.reach import Reach, lines, listed, reach_of
+from ptslink.doctor.commands import journal, provision
+from ptslink.doctor.evidence import Case
+
+#: The service and the proxy, and what starts them.
+_UNITS = ("nginx.service", "ptslink.service")
+
+
+def _service_down(case: Case) -> Match | None:
+    reach = reach_of(case)
+    if reach.listeners is None:
+        return None
+    failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
+    if reach.site:
+        if failed is None or reach.listening(failed.port, public=False):
+            return None
+        if reach.nothing_arrived and not reach.is_server(failed.address):
+            return None
+        unit = reach.unit_for(failed.port)
+        if unit is None or unit["active"] == "active":
+            return None
+        reset = reach.resets(failed.port)
+        return Match(
+            CERTAIN,
+            lines(
+                str(failed),
+                f"server: nothing listens on port {failed.port}",
+                _state(unit),
+                f"server: its kernel refused {sum(reset.values())} attempts from {listed(reset)}"
+                if reset
+                else None,
+            ),
+            ruled_out=("fw-fail2ban-ban", "fw-reject-other", "tcp-bind-loopback",
+                       "tcp-wrong-port", "fw-upstream-drop"),
+            fix=_start(str(unit["unit"])),
+        )  # fmt: skip
+    down = [
+        unit
+        for name in _UNITS
+        if (unit := reach.unit(name)) is not None
+        and unit["active"] in ("inactive", "failed")
+        and unit.get("enabled") in ("enabled", "disabled")
+    ]
+    front = reach.unit("nginx.service")
+    if not down and (meant := _configured_nowhere(reach, case)) is not None:
+        return meant
+    if not down or (front is not None and front["active"] == "active"):
+        # With nginx answering, a service that is down behind it is the proxy's fault to tell.
+        return None
+    first = next((unit for unit in down if unit["unit"] == "nginx.service"), down[0])
+    return Match(
+        STRONG,
+        lines(
+            *(_state(unit) for unit in down),
+            f"server: listening are {_listening(reach)}",
+        ),
+        ruled_out=("tcp-bind-loopback",),
+        fix=_start(str(first["unit"])),
+    )
+
+
+def _configured_nowhere(reach: Reach, case: Case) -> Match | None:
+    """Server only: the service is configured, no unit of it is there, and nobody listens."""
+    port = ((case.fact("service.config", "config") or {}).get("listen") or {}).get("port")
+    asked = any(piece.facts.get("load") == "not-found" for piece in case.all("host.unit"))
+    if not asked or case.first("http.upgrade") is not None:
+        return None
+    served = any(reach.listening(one) for one in reach.link_ports)
+    if not port or served or reach.listening(int(port), public=False) or reach.server_has_unit:
+        return None
+    return Match(
+        LIKELY,
+        lines(
+            f"server: the service is configured for port {port}, and has no unit that is known",
+            f"server: listening are {_listening(reach)}",
+        ),
+        ruled_out=("tcp-bind-loopback",),
+        fix=Fix(
+            "Provision this server again, or start the service where it runs.",
+            "Something listens on the link's port and the controller connects.",
+            Auto.ASK,
+            commands=provision(),
+        ),
+    )
+
+
+def _state(unit: Mapping[str, Any]) -> str:
+    return f"server: {unit['unit']} is {unit['active']} ({unit['sub']}), result {unit['result']}"
+
+
+def _start(unit: str) -> Fix:
+    return Fix(
+        f"Start {unit} and have it started at boot; then find out why it stopped.",
+        "Something listens on the link's port and the controller connects.",
+        Auto.YES,
+        commands=(("systemctl", "enable", "--now", unit), journal(unit, lines=50)),
+    )
+
+
+def _listening(reach: Reach) -> str:
+    found = [f"{one['address']}:{one['port']}" for one in reach.listeners or ()]
+    return listed(found, 6) or "none"
+
+
+def _bind_loopback(case: Case) -> Match | None:
+    reach = reach_of(case)
+    failed = reach.failed("ECONNREFUSED")
+    if failed is None or reach.listening(failed.port):
+        return None
+    local = reach.listening(failed.port, public=False)
+    if not local:
+        return None
+    return Match(
+        CERTAIN,
+        lines(
+            str(failed),
+            f"server: port {failed.port} is served on {listed([one['address'] for one in local])} "
+            f"only, by {local[0]['process'] or 'a process not shown'}",
+        ),
+        ruled_out=("tcp-service-down", "fw-fail2ban-ban", "fw-reject-other", "tcp-wrong-port"),
+    )
+
+
+def _wrong_port(case: Case) -> Match | None:
+    reach = reach_of(case)
+    failed = reach.failed("ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH")
+    if failed is None:
+        return None
+    if reach.listeners is not None:
+        if reach.listening(failed.port, public=False) or not reach.link_ports:
+            return None
+        if reach.astray(failed):
+            return None  # it does not even arrive: not the server's port is at fault
+        if reach.server_addresses and not reach.is_server(failed.address) and reach.watch is None:
+            return None
+        down = reach.unit_for(failed.port)
+        if down is not None and down["active"] != "active":
+            return None
+        if reach.dnat(failed.port):
+            return None
+        # Which ports were looked at, the caller may have said: those tried.
+        served = reach.served or [port for port in reach.link_ports if port != failed.port]
+        if not served:
+            return None
+        return Match(
+            STRONG,
+            lines(
+                str(failed),
+                f"server: nothing is meant to listen on {failed.port}; the link's ports are "
+                f"{listed([str(port) for port in served])}, and they are served",
+                reach.arrived(failed.port),
+            ),
+            ruled_out=("tcp-service-down", "fw-fail2ban-ban", "fw-ufw-drop", "tcp-bind-loopback",
+                       "fw-firewalld-reject", "fw-site-egress-block"),
+            fix=_use_port(served),
+        )  # fmt: skip
+    open_ones = reach.open_elsewhere(failed)
+    links = reach.upgraded_elsewhere(failed)
+    if not links or failed.errno == "ETIMEDOUT":
+        # A port that is dropped while others answer may as well be closed on the way.
+        return None
+    return Match(
+        LIKELY,
+        lines(str(failed), f"the link answers on {listed([str(port) for port in links])}",
+              f"also open: {listed([str(port) for port in open_ones])}" if open_ones else None),
+        fix=_use_port(links),
+    )  # fmt: skip
+
+
+def _use_port(ports: list[int]) -> Fix:
+    shown = listed([str(port) for port in ports])
+    return Fix(
+        f"Let the controller dial a port that is served ({shown}), or serve the one it dials.",
+        "The controller's next attempt reaches a listener.",
+        Auto.ASK,
+        controller=f"RemoteServerConfiguration: WebsocketsPort = {ports[0]} (it is separate from "
+        "the HTTP Port)",
+    )
+
+
+def _queue_full(case: Case) -> Match | None:
+    """Connections that the kernel has made and nobody takes."""
+    reach = reach_of(case)
+    full = [
+        one
+        for one in reach.listeners or ()
+        if one["port"] in (*reach.link_ports, reach.port)
+        and one.get("process") != "systemd"
+        and one["queue"] >= one["backlog"] > 0
+    ]
+    grew = reach.grew("TcpExtListenOverflows") or 0
+    if not full or (reach.connected and not grew):
+        return None
+    return Match(
+        STRONG,
+        lines(
+            *(f"server: port {one['port']} of {one['process']} (pid {one['pid']}): {one['queue']} "
+              f"connections wait to be accepted, {one['backlog']} may" for one in full),
+            f"server: {grew} connections were dropped for that meanwhile" if grew else None,
+        ),
+        ruled_out=("l3-packet-loss", "fw-upstream-drop", "tcp-service-down"),
+    )  # fmt: skip
+
+
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "tcp-accept-queue-full",
+        Layer.TCP,
+        "Connections wait to be accepted: the program that listens does not take them",
+        Fix(
+            "Look whether it hangs or is stopped (STAT T, D) and what it waits for, then restart "
+            "it. Take its stack first: after the restart nobody knows.",
+            "Recv-Q of the listener is 0.",
+            Auto.ASK,
+            commands=(("ss", "-ltnp"), ("ps", "-eo", "pid,stat,wchan:20,etime,args")),
+        ),
+        _queue_full,
+        aftermath=("px-upstream-timeout",),
+    ),
+    Cause(
+        "tcp-service-down",
+        Layer.TCP,
+        "Nothing listens on the link's port: the service or nginx is stopped",
+        _start("nginx.service"),
+        _service_down,
+    ),
+    Cause(
+        "tcp-bind-loopback",
+        Layer.TCP,
+        "The service listens on the loopback address only, and the controller comes directly",
+        Fix(
+            "Let the service listen on every address, or let controllers come through nginx.",
+            "The port is listed on 0.0.0.0 or the server's address.",
+            Auto.YES,
+            ansible={"pts_server_listen_addresses": ["0.0.0.0", "::"]},
+        ),
+        _bind_loopback,
+    ),
+    Cause(
+        "tcp-wrong-port",
+        Layer.TCP,
+        "The controller dials a port that nobody serves",
+        Fix(
+            "Let the controller dial the port that is served, or serve the one it dials.",
+            "The controller's next attempt reaches a listener.",
+            Auto.ASK,
+            controller="RemoteServerConfiguration: WebsocketsPort (separate from the HTTP Port)",
+        ),
+        _wrong_port,
+        aftermath=("fw-ufw-drop", "fw-firewalld-reject", "fw-reject-other"),
+    ),
+)
