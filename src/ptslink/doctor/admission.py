@@ -183,6 +183,12 @@ _answer = _record(
 _offer = _record(port=_port)
 _of_unit = _record(unit=_unit, pid=_whole)
 
+_filter = _record(
+    port=_port, source=_address, manager=_manager, verdict=_words, rule=_words, answer=_words,
+    maybe=_each(_words), dnat=_words, redirect=_port, sent_by=_words, gone=_manager, way=_words,
+    at=_record(family=_chain, table=_chain, chain=_chain, dialect=_chain),
+)  # fmt: skip
+
 #: What values that fixes are made of, or chosen by, look like, by probe; others have no type.
 _SHAPES: Mapping[str, _Check] = {
     "dns.resolve": _record(host=_host, is_address=_flag, addresses=_each(_address), errno=_errno),
@@ -203,12 +209,8 @@ _SHAPES: Mapping[str, _Check] = {
     "tls.served": _offer,
     "net.addresses": _record(addresses=_each(_record(address=_address, prefix=_whole))),
     "net.bans": _record(jails=_table(_jail, _each(_network)), rules=_each(_network)),
-    "net.firewall": _record(
-        port=_port, source=_address, manager=_manager, verdict=_words, rule=_words, answer=_words,
-        maybe=_each(_words), dnat=_words,
-        gone=_manager,
-        at=_record(family=_chain, table=_chain, chain=_chain, dialect=_chain),
-    ),
+    "net.firewall": _filter,
+    "net.filter": _filter,
     "net.listeners": _record(
         listeners=_each(
             _record(address=_address, port=_port, unit=_unit, pid=_whole, process=_words)

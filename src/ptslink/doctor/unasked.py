@@ -23,6 +23,8 @@ _VARIABLES: Mapping[str, tuple[str, str]] = {
     "pts_server_ping_interval_seconds": ("keepalive", "ping_interval_seconds"),
     "pts_server_ping_timeout_seconds": ("keepalive", "ping_timeout_seconds"),
 }
+#: A unit that somebody stopped: how it was loaded, its state, and how it ended.
+_STOPPED = {("loaded", "inactive", "success"), (None, None, None)}
 #: Limits that keep strangers out, by table and key of the service's configuration.
 _LIMITS = {("limits", "failures_per_minute"), ("limits", "connections_per_address")}
 _QUOTED = re.compile(r"(/etc/nginx/[^\s:]+)(?: line |:)\d+")
@@ -45,17 +47,22 @@ def why_asked(fix: Fix, evidence: tuple[str, ...], case: Case) -> str:
         _same(config.get(table, {}).get(key), value) for (table, key), value in settings
     ):  # fmt: skip
         return "It is in force already, so setting it again mends nothing."
-    states = {piece.facts.get("unit"): piece.facts.get("active") for piece in case.all("host.unit")}
+    units = {piece.facts.get("unit"): piece.facts for piece in case.all("host.unit")}
     connected = case.fact("service.live", "controllers")
     for command in fix.commands:
         if command[0] != "systemctl" or len(command) < 3:
             continue
         unit = command[-1] if "." in command[-1] else f"{command[-1]}.service"
-        running = states.get(unit) == "active"
+        facts = units.get(unit, {})
+        running = facts.get("active") == "active"
         if "restart" in command and running and connected:
             return f"Restarting {unit} cuts the links of {len(connected)} controllers."
         if running and ("start" in command or ("--now" in command and "enable" in command)):
             return f"{unit} runs already."
+        stopped = (facts.get("load"), facts.get("active"), facts.get("result"))
+        starts = {"start", "restart", "enable"} & {*command}
+        if starts and not running and stopped not in _STOPPED:
+            return f"{unit} did not end in good order: started again, it ends the same way."
     quoted = [file for line in evidence for file in _QUOTED.findall(line)]
     if fix.commands == PROVISION_NGINX and quoted and not any(map(_OURS.fullmatch, quoted)):
         return f"Provisioning leaves {quoted[0]} as it is: that line is for a person to change."

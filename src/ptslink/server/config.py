@@ -9,6 +9,7 @@ file are reported at once.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -312,13 +313,18 @@ def load(path: Path) -> Config:
         ConfigError: it cannot be read, is no TOML, or holds a mistake.
     """
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        content = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), ["is not UTF-8 text"]) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(str(path), [f"is not TOML: {error}"]) from error
+        at = re.search(r"at line (\d+)", str(error))
+        # Its first word alone: what comes behind may be secret.
+        word = re.match(r"\s*([\w.-]+)", text.splitlines()[int(at[1]) - 1]) if at else None
+        told = f"; that line begins with {word[1]}" if word else ""
+        raise ConfigError(str(path), [f"is not TOML: {error}{told}"]) from error
     return parse(content, source=str(path))
 
 

@@ -2,9 +2,9 @@
 
     device.py [--once] ADDRESS PORT OPERATION [ARGUMENT...]
 
-It shakes hands, uploads a status, waits for the confirmation, and tries again each second. With
-``--once`` it tries once: exit status 0 where its upload was confirmed and the link then stood for a
-moment, else 1 and what it saw.
+It shakes hands, uploads a status, waits for the confirmation and stays; where it is cut it tries
+again each second. With ``--once`` it tries once, as a controller of another id: exit status 0 where
+its upload was confirmed and the link then stood for a moment, else 1 and what it saw.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ptslink.doctor.probe.frames import Frame, close_payload, decode_frame, enco
 from ptslink.doctor.probe.request import RequestHead, new_key, upgrade_head
 from ptslink.simulator.packets import envelope, packet
 
-CONTROLLER = "00BB00000000000000000001"
+CONTROLLER, ONCE = "00BB00000000000000000001", "00BB00000000000000000003"
 #: How long an answer is waited for, and how long the link then has to stand, seconds.
 ANSWER_SECONDS, STANDING_SECONDS = 3.0, 0.5
 
@@ -34,11 +34,11 @@ class Lost(Exception):
     """The device did not get in, or was cut; says where."""
 
 
-def head_of(address: str, port: int) -> RequestHead:
+def head_of(address: str, port: int, controller: str = CONTROLLER) -> RequestHead:
     """A faithful controller's request."""
     return upgrade_head(
         authority=address if port == 80 else f"{address}:{port}", path="/ptsWebSocket",
-        key=new_key(), origin="http://192.0.2.10", controller_id=CONTROLLER,
+        key=new_key(), origin="http://192.0.2.10", controller_id=controller,
         firmware="25-01-06T23:59:14", configuration="699c8c2",
     )  # fmt: skip
 
@@ -131,10 +131,10 @@ def frames(payload: bytes, operation: Sequence[str]) -> list[bytes]:
     return [plain]
 
 
-def text(operation: Sequence[str]) -> bytes:
+def text(operation: Sequence[str], controller: str = CONTROLLER) -> bytes:
     """The upload, with *operation* applied to its text."""
     status = packet("UploadStatus", 1, {"DateTime": "2026-01-01T00:00:00"})
-    told = envelope([status], CONTROLLER).encode()
+    told = envelope([status], controller).encode()
     match operation:
         case ["text", "cut"]:
             return told[:-5]
@@ -145,7 +145,7 @@ def text(operation: Sequence[str]) -> bytes:
         case ["text", "other protocol"]:
             return told.replace(b"jsonPTS", b"jsonPTX")
         case ["text", "no packets"]:
-            return json.dumps({"Protocol": "jsonPTS", "PtsId": CONTROLLER}).encode()
+            return json.dumps({"Protocol": "jsonPTS", "PtsId": controller}).encode()
         case ["text", "empty"]:
             return b""
         case ["text", "array"]:
@@ -157,7 +157,7 @@ def text(operation: Sequence[str]) -> bytes:
         case ["text", "nul after it"]:
             return told + b"\0"
         case ["text", "other id"]:
-            return told.replace(CONTROLLER.encode(), b"00CC00000000000000000002")
+            return told.replace(controller.encode(), b"00CC00000000000000000002")
     return told
 
 
@@ -175,18 +175,19 @@ def stops(link: socket.socket, how: str) -> None:
     raise Lost(f"the device itself did this: {how}")
 
 
-def trial(address: str, port: int, operation: Sequence[str]) -> None:
-    """One connection.
+def trial(address: str, port: int, operation: Sequence[str], once: bool) -> None:
+    """One connection, held where it is good and not tried *once*.
 
     Raises:
         Lost, OSError: the upload was not confirmed, or the link did not stand.
     """
+    controller = ONCE if once else CONTROLLER
     moment = [*operation[1:]] if operation[:1] == ["moment"] else ["", ""]
     with socket.create_connection((address, port), ANSWER_SECONDS) as link:
         link.settimeout(ANSWER_SECONDS)
         if moment[0] == "connected":
             stops(link, moment[1])
-        parts = request(head_of(address, port), operation)
+        parts = request(head_of(address, port, controller), operation)
         if moment[0] == "half a request":
             link.sendall(parts[0][:60])
             stops(link, moment[1])
@@ -199,7 +200,7 @@ def trial(address: str, port: int, operation: Sequence[str]) -> None:
             stops(link, moment[1])
         if b" 101 " not in head.partition(b"\r\n")[0]:
             raise Lost(head.partition(b"\r\n")[0].decode("latin-1"))
-        upload = frames(text(operation), operation)
+        upload = frames(text(operation, controller), operation)
         if moment[0] == "half a frame":
             link.sendall(upload[0][:10])
             stops(link, moment[1])
@@ -207,7 +208,7 @@ def trial(address: str, port: int, operation: Sequence[str]) -> None:
             link.sendall(part)
         if moment[0] == "upload sent":
             stops(link, moment[1])
-        confirmed(link, rest)
+        confirmed(link, rest, once)
 
 
 def answered(link: socket.socket) -> tuple[bytes, bytes]:
@@ -222,20 +223,22 @@ def answered(link: socket.socket) -> tuple[bytes, bytes]:
     return head, rest
 
 
-def confirmed(link: socket.socket, data: bytes) -> None:
-    """Wait for the confirmation, and then see the link stand for a moment."""
+def confirmed(link: socket.socket, data: bytes, once: bool) -> None:
+    """Wait for the confirmation, and then see the link stand: for a moment, or for good."""
     heard = False
     link.settimeout(ANSWER_SECONDS)
     while True:
         while (found := decode_frame(data)) is not None:
             frame, data = found
+            if frame.name == "ping":
+                link.sendall(encode_frame(Frame(10, frame.payload), secrets.token_bytes(4)))
             if frame.name == "close":
                 raise Lost(f"closed by the server: {frame.payload!r}")
             if frame.name == "text" and b"UploadStatus" in frame.payload:
                 if b'"Error":true' in frame.payload.replace(b" ", b""):
                     raise Lost(f"refused: {frame.payload!r}")
                 heard = True
-                link.settimeout(STANDING_SECONDS)
+                link.settimeout(STANDING_SECONDS if once else None)
         try:
             part = link.recv(65536)
         except TimeoutError:
@@ -263,7 +266,7 @@ def main() -> int:
     address, port, *operation = words[once:]
     while True:
         try:
-            trial(address, int(port), operation)
+            trial(address, int(port), operation, once)
         except (Lost, OSError) as error:
             if once:
                 print(f"{type(error).__name__}: {error}")

@@ -75,8 +75,8 @@ def _needed(nginx: dict[str, str], toml_path: str, toml: str) -> str:
     paths = [
         *nginx,
         toml_path,
+        # Without its Python the doctor itself could not look.
         "/opt/ptslink/current/bin/ptslink",
-        "/opt/ptslink/current/bin/python",
     ]
     for text in (*nginx.values(), toml):
         paths += re.findall(r"(?:ssl_certificate\w*|path =|directory =|error_log|access_log)\s+\"?"

@@ -206,11 +206,24 @@ DNAT = (
 )
 
 
+SHADOWED = (
+    "*filter\n:INPUT DROP [0:0]\n:ufw-user-input - [0:0]\n-A INPUT -j ufw-user-input\n"
+    "-A ufw-user-input -p tcp -j REJECT --reject-with tcp-reset\n"
+    "-A ufw-user-input -p tcp --dport 80 -j ACCEPT\nCOMMIT\n"
+)
+
+
 def firewall(iptables: str = "", nft: str = '{"nftables": []}', **files: str) -> Evidence:
     """``net.firewall`` of port 80 as the collector makes it of the rules in the kernel."""
+    return rules_of(iptables, nft, **files)[0]
+
+
+def rules_of(iptables: str = "", nft: str = '{"nftables": []}', **files: str) -> list[Evidence]:
+    """``net.firewall`` and ``net.filter`` of port 80, IPv4."""
     commands = {"iptables-save": Output(iptables), "nft": Output(nft), "ip6tables-save": Output("")}
     machine = FakeMachine(commands, {"/etc/ufw/ufw.conf": files.get("ufw", "")})
-    return next(network._firewall(machine, Stopwatch(), [80], [], None))
+    found = network._firewall(machine, Stopwatch(), [80], [], "eth0")
+    return [one for one in found if one.facts["family"] == "ipv4"]
 
 
 LISTENING = seen("net.listeners", ports=[80], listeners=[
@@ -223,11 +236,13 @@ RULES = [
     (firewall(BY_UFW), "policy drop", "ufw allow 80/tcp", "yes"),
     (firewall(nft=OWN_NFT), "inet own in: policy drop",
      "nft insert rule inet own in tcp dport 80 accept", "ask"),
+    # What ufw adds comes behind a rule of its own that refuses.
+    (firewall(SHADOWED), "ufw-user-input: -p tcp -j REJECT", "ufw status numbered", "ask"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("rules", "quoted", "command", "auto"), RULES,
-                         ids=["no manager", "ufw", "nftables"])  # fmt: skip
+                         ids=["no manager", "ufw", "nftables", "ufw's rule"])  # fmt: skip
 def test_the_table_of_the_rule_decides_which_tool_undoes_it(
     rules: Evidence, quoted: str, command: str, auto: str
 ) -> None:
@@ -404,3 +419,62 @@ def test_what_an_earlier_nginx_logged_is_not_quoted(reloaded: float, told: bool)
     log = seen("nginx.error", file=["e"], hidden=False, events=[event])
     found = verdict(process, log, own_try("service", 3000), own_try("nginx", 80, 418))
     assert ("open() failed" in str(found.findings[0].match.evidence)) is told
+
+
+def in_table(hook: str, rule: str) -> str:
+    """``iptables-save`` of one chain of filter with *rule* in it."""
+    return f"*filter\n:{hook} ACCEPT [0:0]\n[7:420] -A {hook} {rule}\nCOMMIT\n"
+
+
+SILENT = Evidence("tcp.connect", Status.FAILED, "ETIMEDOUT", {
+    "address": "192.0.2.7", "family": "ipv4", "port": 80, "errno": "ETIMEDOUT"},
+    2000.0, "site")  # fmt: skip
+MUTE = Evidence("http.upgrade", Status.FAILED, "nothing came within 2 s",
+                {"port": 80, "ended": "timeout", "status": None}, 2000.0, "site")  # fmt: skip
+INSIDE = own_try("service", 80, None, errno="ETIMEDOUT", address="127.0.0.1")
+# the rule, what fails -> whether that rule is named
+TAKEN = [
+    (in_table("OUTPUT", "-p tcp --sport 80 -j DROP"), SILENT, True),
+    (in_table("OUTPUT", "-o lo -p tcp --dport 80 -j DROP"), INSIDE, True),
+    (in_table("INPUT", "-i lo -p tcp --dport 80 -j REJECT"), INSIDE, True),
+    (in_table("INPUT", "-p tcp --dport 80 -m conntrack --ctstate ESTABLISHED -j DROP"), MUTE, True),
+    (in_table("INPUT", "-p tcp --dport 80 -m length --length 100:1500 -j DROP"), MUTE, True),
+    (in_table("OUTPUT", "-d 198.51.100.9 -j DROP"), SILENT, False),
+    (in_table("OUTPUT", "-o lo -p tcp --dport 80 -j DROP"), SILENT, False),
+    (in_table("OUTPUT", "-p tcp --sport 80 -m conntrack --ctstate NEW -j DROP"), SILENT, False),
+]
+
+
+@pytest.mark.parametrize(("rules", "failed", "named"), TAKEN)
+def test_a_rule_that_takes_packets_after_the_first_is_named(
+    rules: str, failed: Evidence, named: bool
+) -> None:
+    found = verdict(failed, *rules_of(rules), LISTENING).findings
+    text = rules.splitlines()[2].partition("-A ")[2].partition(" ")[2]
+    assert (found[0].id == "fw-answers-taken", text in str(found[0].match.evidence)) == (
+        named,
+        named,
+    )
+
+
+def test_a_port_that_a_rule_turns_to_another_one_is_named_before_what_answers_there() -> None:
+    rule = "-i eth0 -p tcp --dport 80 -j REDIRECT --to-ports 443"
+    nat = f"*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {rule}\nCOMMIT\n"
+    answer = Evidence("http.upgrade", Status.FAILED, "answered 400 by nginx itself",
+                      {"port": 80, "status": 400, "scheme": "ws",
+                       "body": "The plain HTTP request was sent to HTTPS port"},
+                      5.0, "site")  # fmt: skip
+    first = verdict(answer, *rules_of(nat), LISTENING).findings[0]
+    assert first.id == "fw-docker-path"
+    assert "REDIRECT --to-ports 443" in str(first.match.evidence)
+
+
+def test_a_drop_in_of_a_unit_that_fails_is_shown_and_starting_it_again_is_asked_for() -> None:
+    unit = seen("host.unit", unit="nginx.service", active="failed", sub="failed", load="loaded",
+                result="signal", enabled="enabled", last_lines=["Bad system call"],
+                set=[["/etc/systemd/system/nginx.service.d/x.conf", "UMask=0777"]])  # fmt: skip
+    refused = dataclasses.replace(SILENT, facts=SILENT.facts | {"errno": "ECONNREFUSED"})
+    first = verdict(refused, unit, seen("net.listeners", ports=[80], listeners=[])).findings[0]
+    assert "x.conf sets UMask=0777" in str(first.match.evidence)
+    assert "Bad system call" in str(first.match.evidence)
+    assert first.fix.auto.value == "ask"

@@ -141,7 +141,8 @@ def fix_of(
 
 def state(active: str, connected: int = 0) -> list[Evidence]:
     return [
-        seen("host.unit", unit="nginx.service", active=active, load="loaded"),
+        seen("host.unit", unit="nginx.service", active=active, load="loaded",
+             result="exit-code" if active == "failed" else "success"),
         seen("service.live", health={"status": "ok"}, now=NOW,
              controllers=[{"id": f"A{n}"} for n in range(connected)]),
         service_config(keepalive={"ping_interval_seconds": 20}),
@@ -155,7 +156,9 @@ LINE = "{} line 7: return 403"
 UNASKED = [
     (fix_of(RESTART), "active", 2, "ask"),
     (fix_of(RESTART), "active", 0, "yes"),
-    (fix_of(RESTART), "failed", 2, "yes"),
+    # What failed by itself fails again.
+    (fix_of(RESTART), "failed", 2, "ask"),
+    (fix_of(START), "failed", 0, "ask"),
     (fix_of(START), "active", 0, "ask"),
     (fix_of(START), "inactive", 2, "yes"),
     (fix_of(ansible={"pts_server_ping_interval_seconds": 20}), "active", 0, "ask"),

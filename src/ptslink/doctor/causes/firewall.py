@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
+from ptslink.doctor.admission import is_port
 from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.l3 import packet_loss
 from ptslink.doctor.causes.reach import AT_ONCE_MS, Connect, Reach, lines, listed, reach_of
 from ptslink.doctor.commands import Commands
-from ptslink.doctor.evidence import Case, Json
+from ptslink.doctor.evidence import Case, Json, Status
 
 
 def _filtered(reach: Reach) -> tuple[Connect | None, Mapping[str, Any]] | None:
@@ -80,13 +81,18 @@ def _allow(facts: Mapping[str, Any]) -> Fix:
     port, owner = int(facts["port"]), _owner(facts)
     summary = f"Let TCP port {port} in"
     expect = f"The rules accept a SYN to port {port} and the connection is made."
-    if owner in _LET_IN:
+    if owner in _LET_IN and _at_the_end(facts):
         variables: dict[str, Json] = {"nginx_proxy_listeners": [{"port": port}]}
         return Fix(
             f"{summary}, by provisioning so that it stays.", expect, Auto.YES,
             _LET_IN[owner](str(port)), variables if port != 3000 else {},
         )  # fmt: skip
     at, match = facts.get("at"), ("tcp", "dport", str(port), "accept")
+    if owner in _SHOWN:
+        return Fix(
+            f"{summary}: take the rule named above away, it stands before those that let ports in.",
+            expect, Auto.ASK, _SHOWN[owner],
+        )  # fmt: skip
     commands: Commands = ()
     if at and owner == "nft":
         commands = (("nft", "insert", "rule", at["family"], at["table"], at["chain"], *match),)
@@ -102,6 +108,26 @@ def _allow(facts: Mapping[str, Any]) -> Fix:
         commands,
     )
 
+
+def _at_the_end(facts: Mapping[str, Any]) -> bool:
+    """Whether a port that is let in is let in before what refuses it now."""
+    at = facts.get("at")
+    return (
+        not at
+        or bool(at["policy"])
+        or str(at["chain"]).startswith(("ufw-reject", "ufw-skip-to-policy", "filter_INPUT"))
+        or re.fullmatch(r"filter_IN_[a-zA-Z0-9]+", str(at["chain"])) is not None
+    )
+
+
+#: Who wrote the rules -> how its own rules are shown, to find one that refuses.
+_SHOWN: Mapping[str, Commands] = {
+    "ufw": (
+        ("ufw", "status", "numbered"),
+        ("ufw", "delete", "NUMBER"),
+    ),
+    "firewalld": (("firewall-cmd", "--list-all-zones"), ("firewall-cmd", "--get-active-policies")),
+}
 
 #: Who wrote the rules -> how that program is told to let a TCP port in.
 _LET_IN: Mapping[str, Callable[[str], Commands]] = {
@@ -251,6 +277,77 @@ def _reject(case: Case) -> Match | None:
     )
 
 
+def _output(case: Case) -> Match | None:
+    """Rules that take packets of a connection whose first one was let in."""
+    reach = reach_of(case)
+    for failed, way, port in _stuck(reach):
+        for facts in reach.taken(way, port):
+            surely = facts["verdict"] in ("drop", "reject")
+            rules = [(facts["rule"], facts["packets"])] if surely else []
+            if not surely:
+                pairs = zip(facts["maybe"], facts["maybe_packets"], strict=True)
+                rules = [(rule, n) for rule, n in pairs if n != 0 and not _is_limit(rule)]
+            if not rules:
+                continue
+            return Match(
+                CERTAIN if surely else STRONG,
+                lines(
+                    failed,
+                    f"server: {_TAKEN[way].format(port)} {'meets' if surely else 'may meet'}: "
+                    f"{rules[0][0]}" + (f" ({rules[0][1]} packets so far)" if rules[0][1] else ""),
+                ),
+                ruled_out=("fw-upstream-drop", "fw-site-egress-block", "l3-no-return-route",
+                           "l3-packet-loss", "l3-mtu-blackhole", "tcp-service-down",
+                           "tcp-half-open-ghost", "app-event-loop-blocked", "px-upstream-timeout",
+                           "px-upstream-refused", "px-connect-failed"),
+                fix=_look_at(facts),
+            )  # fmt: skip
+    return None
+
+
+#: What a rule takes, by the way that :func:`ptslink.doctor.collect.firewall.further` walks.
+_TAKEN = {
+    "answer": "the answer from port {}",
+    "later": "a packet to port {} of a connection that was let in",
+    "loopback": "the connection from nginx to the service on port {}",
+}
+
+
+def _stuck(reach: Reach) -> Iterator[tuple[str, str, int]]:
+    """What got no answer, the way it may be stuck on, and the port."""
+    for piece in reach.case.all("link.local"):
+        facts = piece.facts
+        if piece.status is Status.FAILED and facts.get("hop") == "service" and facts.get("errno"):
+            yield f"{piece.probe} from {piece.vantage}: {piece.seen}", "loopback", facts["port"]
+    silent = reach.failed("ETIMEDOUT", "EHOSTUNREACH")
+    if silent is not None and not reach.astray(silent):
+        yield str(silent), "answer", silent.port
+    for piece in reach.case.evidence:
+        facts = piece.facts
+        if piece.status is not Status.FAILED or facts.get("ended") not in ("rst", "timeout"):
+            continue
+        for way in ("later", "answer") if is_port(facts.get("port")) else ():
+            yield f"{piece.probe} from {piece.vantage}: {piece.seen}", way, facts["port"]
+
+
+def _look_at(facts: Mapping[str, Any]) -> Fix:
+    """The chain of the rule that decides, shown by the tool that wrote it."""
+    at = facts.get("at")
+    commands: Commands = (("nft", "-a", "list", "ruleset"), ("iptables-save", "-c"))
+    if at and at["dialect"] == "nft":
+        commands = (("nft", "-a", "list", "chain", at["family"], at["table"], at["chain"]),)
+    elif at:
+        program = "ip6tables" if at["family"] == "ip6" else "iptables"
+        commands = ((program, "-t", at["table"], "-nvL", at["chain"], "--line-numbers"),)
+    return Fix(
+        f"Take that rule away, or except TCP port {facts['port']} from it; find out who put it "
+        "there, so that it does not come back.",
+        "Its counter stays where it is while the link is tried.",
+        Auto.ASK,
+        commands,
+    )
+
+
 def _limit(case: Case) -> Match | None:
     reach = reach_of(case)
     port = reach.port
@@ -328,26 +425,38 @@ def _is_limit(rule: str) -> bool:
 def _docker(case: Case) -> Match | None:
     reach = reach_of(case)
     failed = reach.failed("ETIMEDOUT", "ECONNREFUSED", "EHOSTUNREACH")
+    asked = case.all("http.upgrade")
+    tries = [one for one in asked if one.status is Status.FAILED and not one.facts.get("variation")]
+    refused = next(iter(tries), None)
     ports = [failed.port] if failed is not None else [] if reach.site else reach.served
+    if refused is not None and failed is None and is_port(refused.facts.get("port")):
+        ports = [refused.facts["port"]]
     facts = next((found for port in ports if (found := reach.dnat(port))), None)
     if facts is None:
         return None
+    where = facts["dnat"] or f"port {facts['redirect']} of this host"
+    rule = f"server: by this rule: {facts['sent_by']}" if facts.get("sent_by") else None
     if failed is None:
+        if not facts["dnat"] and refused is None:
+            return None  # a port that another one serves too
+        holder = next((one["process"] for one in reach.listening(facts["port"])), None)
         return Match(
-            STRONG,
+            CERTAIN if refused is not None else STRONG,
             lines(
+                f"{refused.probe} from {refused.vantage}: {refused.seen}" if refused else None,
                 f"server: what comes to port {facts['port']} from outside is sent on to "
-                f"{facts['dnat']} before anything here sees it",
-                f"server: {reach.listening(facts['port'])[0]['process']} listens on port "
-                f"{facts['port']} in vain",
+                f"{where} before anything here sees it",
+                rule,
+                f"server: {holder} listens on port {facts['port']} in vain" if holder else None,
             ),
         )
     return Match(
         STRONG,
         lines(
             str(failed),
-            f"server: port {failed.port} is sent on to {facts['dnat']} before the input rules "
+            f"server: port {failed.port} is sent on to {where} before the input rules "
             "are asked, so they have no say",
+            rule,
             f"server: in FORWARD it meets: {facts['rule']} ({facts['verdict']})"
             if facts["rule"]
             else None,
@@ -619,6 +728,18 @@ CAUSES: tuple[Cause, ...] = (
         _reject,
     ),
     Cause(
+        "fw-answers-taken",
+        Layer.TCP,
+        "A firewall rule of the server takes packets of connections that it let in",
+        Fix(
+            "Take that rule away, or except the link's port from it.",
+            "Its counter stays where it is while the link is tried.",
+            Auto.ASK,
+        ),
+        _output,
+        aftermath=("px-upstream-timeout", "px-upstream-refused", "px-connect-failed"),
+    ),
+    Cause(
         "fw-ufw-limit-lockout",
         Layer.TCP,
         "A rate limit of the firewall locks out whoever reconnects often",
@@ -634,14 +755,16 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "fw-docker-path",
         Layer.TCP,
-        "A DNAT rule sends the port elsewhere (a container), past nginx and the input rules",
+        "A NAT rule sends the port elsewhere (a container, another port), past who listens there",
         Fix(
             "Publish the container's port on 127.0.0.1 only and let nginx face the controllers; "
             "rules for published ports belong into the chain DOCKER-USER.",
-            "The port's listener is nginx, and no DNAT rule names the port.",
+            "The port's listener is nginx, and no NAT rule names the port.",
             Auto.ASK,
+            commands=(("nft", "list", "ruleset"), ("iptables-save", "-t", "nat")),
         ),
         _docker,
+        aftermath=("tls-plain-client-to-tls-port", "px-default-server", "px-location-404"),
     ),
     Cause(
         "fw-upstream-drop",

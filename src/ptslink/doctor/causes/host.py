@@ -9,6 +9,7 @@ from typing import Any
 from ptslink.doctor.admission import is_uri_path
 from ptslink.doctor.cause import CERTAIN, GUESS, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.reach import lines, listed
+from ptslink.doctor.causes.unit import state_lines
 from ptslink.doctor.collect.host import FULL_BYTES, mount_of
 from ptslink.doctor.commands import journal, written
 from ptslink.doctor.evidence import Case, Status
@@ -103,18 +104,11 @@ def _crash_loop(case: Case) -> Match | None:
             continue
         if unit.get("result") == "oom-kill":
             continue
-        said = unit.get("last_lines") or ()
         return Match(
             CERTAIN,
             lines(
-                f"server: {unit['unit']} is {unit['active']} ({unit['sub']}), result "
-                f"{unit['result']}, exit status {unit.get('exit_status')}, restarted {restarts} "
-                "times",
+                *state_lines(unit),
                 "server: systemd gave up ('Start request repeated too quickly')" if gave_up
-                else None,
-                f"its last words: {said[-1]}" if said else None,
-                f"drop-ins: {listed([str(path) for path in unit['drop_ins']])}"
-                if unit.get("drop_ins")
                 else None,
             ),
             ruled_out=("tcp-service-down", "host-oom-kill"),

@@ -265,7 +265,7 @@ def _malformed(case: Case) -> Match | None:
             return False
         if a.code in _MALFORMED:
             return not (a.code == "malformed-target" and a.first_bytes[:3].isalpha())
-        if a.event("invalid-request") is not None and a.method is None:
+        if a.event("invalid-request") is not None and (a.method is None or a.status == 400):
             return True
         return a.status == 400 and by_nginx(a) and a.method is None and bool(a.first_bytes)
 

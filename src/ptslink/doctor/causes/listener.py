@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.reach import Reach, lines, listed, reach_of
+from ptslink.doctor.causes.unit import state_lines
 from ptslink.doctor.commands import journal, provision
 from ptslink.doctor.evidence import Case
 
@@ -33,7 +31,7 @@ def _service_down(case: Case) -> Match | None:
             lines(
                 str(failed),
                 f"server: nothing listens on port {failed.port}",
-                _state(unit),
+                *state_lines(unit),
                 f"server: its kernel refused {sum(reset.values())} attempts from {listed(reset)}"
                 if reset
                 else None,
@@ -59,7 +57,7 @@ def _service_down(case: Case) -> Match | None:
     return Match(
         STRONG,
         lines(
-            *(_state(unit) for unit in down),
+            *(line for unit in down for line in state_lines(unit)),
             f"server: listening are {_listening(reach)}",
         ),
         ruled_out=("tcp-bind-loopback",),
@@ -90,10 +88,6 @@ def _configured_nowhere(reach: Reach, case: Case) -> Match | None:
             commands=provision(),
         ),
     )
-
-
-def _state(unit: Mapping[str, Any]) -> str:
-    return f"server: {unit['unit']} is {unit['active']} ({unit['sub']}), result {unit['result']}"
 
 
 def _start(unit: str) -> Fix:

@@ -187,6 +187,16 @@ class Reach:
                 return facts
         return None
 
+    def taken(self, way: str, port: int) -> Iterator[Mapping[str, Any]]:
+        """What is known of rules that take packets of *port* that come after the first, that way;
+        those that surely do come first."""
+        found = [
+            piece.facts
+            for piece in self.case.all("net.filter")
+            if (piece.facts["way"], piece.facts["port"]) == (way, port)
+        ]
+        yield from sorted(found, key=lambda facts: facts["verdict"] not in ("drop", "reject"))
+
     @cached_property
     def watch(self) -> Mapping[str, Json] | None:
         """What arrived while the link was tried, or None when nobody watched."""
@@ -355,9 +365,10 @@ class Reach:
         return f"server: SYN to port {port} arrived from {listed(syns)}" if syns else None
 
     def dnat(self, port: int) -> Mapping[str, Any] | None:
-        """What is known of the filter, where it sends *port* elsewhere."""
-        facts = self.firewall(port)
-        return facts if facts is not None and facts.get("dnat") else None
+        """What is known of the filter, where it sends *port* elsewhere, for all or for one."""
+        every = [piece.facts for piece in self.case.all("net.firewall")]
+        sent = [facts for facts in every if facts.get("dnat") or facts.get("redirect")]
+        return next((facts for facts in sent if facts["port"] == port), None)
 
     @property
     def server_has_unit(self) -> bool:

@@ -20,12 +20,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+_EVERYBODY = ("0.0.0.0/0", "::/0")
+#: Any port that a client may come from.
+_CLIENT_PORT = 50_000
 _IPTABLES_TABLES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The first packet of a connection: a SYN, new to connection tracking."""
+    """A packet of a connection: its first, a SYN, new to connection tracking, or a later one."""
 
     port: int
     family: str = "ipv4"
@@ -34,6 +37,12 @@ class Packet:
     interface: str | None = None
     #: Where it goes to; None stands for this host's own address.
     destination: str | None = None
+    #: The port it comes from; None stands for one that no rule names.
+    from_port: int | None = None
+    #: The interface by which this host sends it; None where it arrives.
+    leaves: str | None = None
+    #: Whether connection tracking has seen both sides already.
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,8 @@ class Outcome:
             "maybe": list(self.maybe),
             "maybe_packets": list(self.maybe_packets),
             "dnat": self.dnat,
+            "redirect": self.redirect,
+            "sent_by": str(self.sent_by or ""),
             "at": None if self.at is None else self.at.to_facts(),
         }
 
@@ -150,7 +161,8 @@ def trace(tables: Sequence[Table], packet: Packet) -> Outcome:
     """Walk *packet* through every table that sees its family."""
     walk = _Walk(packet)
     # A DNAT in prerouting decides whether the packet is for this host or only passes through.
-    for hook in ("ingress", "prerouting", "input", "forward"):
+    hooks = "output postrouting" if packet.leaves else "ingress prerouting input forward"
+    for hook in hooks.split():
         if hook in ("input", "forward") and (hook == "forward") != bool(walk.dnat):
             continue
         for table, chain in _base_chains(tables, packet, hook):
@@ -158,6 +170,29 @@ def trace(tables: Sequence[Table], packet: Packet) -> Outcome:
             if end is not None:
                 return end
     return walk.outcome("accept", walk.accepted_by)
+
+
+def further(
+    tables: Sequence[Table], port: int, family: str, peer: str | None, interface: str | None
+) -> Iterator[tuple[str, Outcome]]:
+    """What becomes of the packets that come after the first one, where a rule takes any of them:
+    the server's ``answer`` to *peer* (None: anybody), what the peer sends ``later``, and with no
+    peer the link from nginx to the service, over ``loopback``."""
+    here = "127.0.0.1" if family == "ipv4" else "::1"
+    answer = Packet(_CLIENT_PORT, family, None, None, peer, port, interface or "eth0", later=True)
+    inside = Packet(port, family, here, None, here, leaves="lo")
+    back = replace(inside, port=_CLIENT_PORT, from_port=port, later=True)
+    ways = {"answer": [answer], "later": [Packet(port, family, peer, interface, later=True)]}
+    if peer is None:
+        arriving = [replace(sent, leaves=None, interface="lo") for sent in (inside, back)]
+        ways["loopback"] = [inside, arriving[0], back, arriving[1]]
+    for way, packets in ways.items():
+        met = [trace(tables, packet) for packet in packets]
+        worst = next((one for one in met if one.verdict != "accept"), met[0])
+        maybe = [pair for one in met for pair in zip(one.maybe, one.maybe_packets, strict=True)]
+        if worst.verdict != "accept" or maybe:
+            texts, counts = tuple(text for text, _ in maybe), tuple(count for _, count in maybe)
+            yield way, replace(worst, maybe=texts, maybe_packets=counts)
 
 
 def _base_chains(tables: Sequence[Table], packet: Packet, hook: str) -> list[tuple[Table, Chain]]:
@@ -199,7 +234,7 @@ class _Walk:
         place = Place(table, rule_chain, rule)
         if action in ("drop", "reject"):
             return self._dead(action, place, answer, rule.packets)
-        if chain.hook == "input" or chain.hook == "forward":
+        if chain.hook in ("input", "forward", "output"):
             self.accepted_by = place
         return None
 
@@ -320,19 +355,33 @@ class _Walk:
                 return self._source(table, values)
             case "destination":
                 return self._destination(table, values)
+            case "from_port":
+                if packet.from_port is None:
+                    return None
+                return any(_port_in(packet.from_port, one) for one in self._expand(table, values))
+            case "leaves":
+                if packet.leaves is None:
+                    return None
+                return any(_interface_fits(packet.leaves, str(value)) for value in values)
             case "interface":
+                if packet.leaves is not None:
+                    return False
                 if packet.interface is None:
                     # Not the loopback; which of the others is not known.
                     return False if set(values) <= {"lo"} else None
                 return any(_interface_fits(packet.interface, str(value)) for value in values)
             case "state":
-                return "new" in {str(value).lower() for value in values}
+                now = "established" if packet.later else "new"
+                return now in {str(value).lower() for value in values}
             case "status":
                 return bool(self.dnat) if "dnat" in values else None
             case "local":
-                return "LOCAL" in values or "local" in values
+                here = packet.leaves in (None, "lo")
+                return ("local" if here else "unicast") in {str(one).lower() for one in values}
             case "syn":
-                return True
+                return None if packet.later else True
+            case "other_flags":
+                return None if packet.later else False
             case "never":
                 return False
         return None
@@ -340,12 +389,15 @@ class _Walk:
     def _source(self, table: Table, values: Sequence[Any]) -> bool | None:
         members = list(self._expand(table, values))
         if self.packet.source is None:
-            # Anybody at all: met only by a rule for everybody.
-            return any(str(member) in ("0.0.0.0/0", "::/0") for member in members)
+            # Anybody at all: met only by a rule for everybody. Of our own we have several.
+            everybody = any(str(member) in _EVERYBODY for member in members)
+            return None if self.packet.leaves and not everybody else everybody
         address = ipaddress.ip_address(self.packet.source)
         return any(address_in(address, member) for member in members)
 
     def _destination(self, table: Table, values: Sequence[Any]) -> bool | None:
+        if self.packet.destination is None and self.packet.leaves:
+            return any(str(member) in _EVERYBODY for member in self._expand(table, values))
         if self.packet.destination is None:
             # This host's own address, whichever: never a multicast one.
             multicast = all(str(value).startswith(("224.", "239.", "ff")) for value in values)
@@ -457,8 +509,11 @@ def _iptables_rule(table: Table, line: str) -> None:
                 add("destination", value)
             case "-i":
                 add("interface", value)
-            case "--dport" | "--dports":
-                add("dport", *(part.replace(":", "-") for part in value.split(",")))
+            case "-o":
+                add("leaves", value)
+            case "--dport" | "--dports" | "--sport" | "--sports":
+                ports = (part.replace(":", "-") for part in value.split(","))
+                add("dport" if word.startswith("--d") else "from_port", *ports)
             case "--ctstate" | "--state":
                 add("state", *value.lower().split(","))
             case "--dst-type":
@@ -479,13 +534,13 @@ def _iptables_rule(table: Table, line: str) -> None:
                 add(
                     "syn"
                     if _is_syn(value, "".join(words[position + 2 : position + 3]))
-                    else "never"
+                    else "other_flags"
                 )
                 step = 3
             case "--comment" | "--log-prefix" | "--log-level":
                 step = 2
             case _ if word.startswith("-"):
-                # -o, --sport, --src-type and whatever a module takes; behind -j it is the target's.
+                # --src-type and whatever a module takes; behind -j it is the target's.
                 if "-j" not in words[:position]:
                     add("unknown", word)
                 step = 1
@@ -605,6 +660,16 @@ def _nft_condition(left: Any, right: Any, operator: str) -> dict[str, Any]:
     return {"on": _nft_subject(left), "values": values, "negated": negated}
 
 
+_META = {
+    "iifname": "interface",
+    "iif": "interface",
+    "oifname": "leaves",
+    "oif": "leaves",
+    "l4proto": "protocol",
+    "nfproto": "family",
+}
+
+
 def _nft_subject(left: Any) -> str:
     if not isinstance(left, dict):
         return "unknown"
@@ -615,6 +680,8 @@ def _nft_subject(left: Any) -> str:
         name = (payload.get("protocol"), payload.get("field"))
         if name in (("tcp", "dport"), ("th", "dport")):
             return "dport"
+        if name in (("tcp", "sport"), ("th", "sport")):
+            return "from_port"
         if name == ("udp", "dport") or name[0] in ("udp", "icmp", "icmpv6"):
             return "never"
         if name in (("ip", "saddr"), ("ip6", "saddr")):
@@ -624,8 +691,7 @@ def _nft_subject(left: Any) -> str:
         if name in (("ip", "protocol"), ("ip6", "nexthdr")):
             return "protocol"
     if meta:
-        return {"iifname": "interface", "iif": "interface", "l4proto": "protocol",
-                "nfproto": "family"}.get(meta.get("key"), "unknown")  # fmt: skip
+        return _META.get(meta.get("key"), "unknown")
     if ct and ct.get("key") in ("state", "status"):
         return str(ct["key"])
     return "unknown"

@@ -6,8 +6,9 @@ Vantage ``server``, read-only. The evidence and its facts (left out where not to
     ``result`` success|exit-code|signal|oom-kill|start-limit-hit|watchdog|..., ``exit_code``,
     ``exit_status``, ``restarts`` since it was started, ``enabled`` (unit file state), ``pid``,
     ``since`` and ``started``: epoch seconds of becoming active and of the main process,
-    ``drop_ins``: [path], ``stock``: {setting: value} of those that can cut a link off
-    (IPAddressDeny, IPAddressAllow, RestrictAddressFamilies, PrivateNetwork, CPUQuotaPerSecUSec,
+    ``drop_ins``: [path], ``set``: of one that is not active [[path, line]] of those,
+    ``stock``: {setting: value} of those that can cut a link off (IPAddressDeny,
+    IPAddressAllow, RestrictAddressFamilies, PrivateNetwork, CPUQuotaPerSecUSec,
     MemoryMax, LimitNOFILE, StartLimitIntervalUSec, RestartUSec), ``start_limit``: bool, the
     journal says "Start request repeated too quickly", ``last_lines``: its last five, ``denied``:
     those of the last fifty that tell of a call that was not permitted (errno 1, 13, 97),
@@ -331,6 +332,12 @@ def _units(machine: Machine, watch: Stopwatch, units: Sequence[str]) -> list[Evi
                 facts["start_limit"] = "repeated too quickly" in log.text
                 facts["last_lines"] = last_words(lines)
                 facts["closed"] = closed(machine, show)
+                facts["set"] = [
+                    [path, line.strip()[:120]]
+                    for path in facts["drop_ins"]
+                    for line in (machine.read(path) or "").splitlines()
+                    if re.match(r"\s*[A-Z]\w+\s*=", line)
+                ][:30]
                 facts["denied"] = [line for line in lines if _DENIED.search(line)][-3:]
         seen = f"{facts['unit']}: {facts['active']} ({facts['sub']}), result {facts['result']}"
         if facts["restarts"]:

@@ -24,6 +24,8 @@ The evidence and its facts (a fact is left out where it could not be read):
     ``maybe_packets``, ``dnat``, ``at`` {``family``, ``table``, ``chain``, ``dialect``
     iptables|nft, ``policy`` bool}: where it is decided; ``gone``? ufw|firewalld, which is switched
     on and has no rule in the kernel
+``net.filter``  where a rule takes packets that come after the first: the same keys and ``way``
+    answer|later|loopback, see :func:`firewall.further`
 ``net.bans``  ``jails``: {name: [address]}; ``rules``: addresses that drop/reject rules name
 ``net.conntrack``  ``count``, ``max``, ``dropped`` (table full), ``full_lines`` of the kernel log
 ``net.limited``  ``lines``: kernel log lines of ``[UFW LIMIT BLOCK]``; ``recent``: addresses in
@@ -520,6 +522,12 @@ def _firewall(
                     seen += f" by {outcome.rule}"
                 # Whether a closed port is wrong is for a cause to say.
                 yield watch.piece("net.firewall", Status.OK, seen, facts)
+                for way, met in firewall.further(tables, port, family, source, interface):
+                    facts = {"port": port, "family": family, "source": source, "way": way,
+                             "manager": manager, **met.to_facts()}  # fmt: skip
+                    seen = f"port {port} {family}{whom}, {way}: {met.verdict}"
+                    seen += f" by {met.rule}" if met.rule else ""
+                    yield watch.piece("net.filter", Status.OK, seen, facts)
 
 
 def _gone(machine: Machine, tables: Sequence[firewall.Table]) -> str | None:

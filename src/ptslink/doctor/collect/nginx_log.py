@@ -151,7 +151,10 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("tls-failed", r"SSL_do_handshake\(\) failed"),
     ("http2-preface", r"invalid connection preface while processing HTTP/2"),
     ("proxy-protocol", r"broken header: .* while reading PROXY protocol"),
-    ("invalid-request", r"client sent invalid (?:request|method|header|version|URI)"),
+    (
+        "invalid-request",
+        r"client sent (?:invalid|duplicate|too|unsupported|HTTP/\S+ request without) ",
+    ),
     ("header-slow", r"client timed out .* while reading client (?:request|PROXY)"),
     ("client-left", r"client prematurely closed connection"),
     ("too-many-files", r"failed \(24: Too many open files\)"),
