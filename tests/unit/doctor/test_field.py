@@ -222,7 +222,7 @@ def rules_of(iptables: str = "", nft: str = '{"nftables": []}', **files: str) ->
     """``net.firewall`` and ``net.filter`` of port 80, IPv4."""
     commands = {"iptables-save": Output(iptables), "nft": Output(nft), "ip6tables-save": Output("")}
     machine = FakeMachine(commands, {"/etc/ufw/ufw.conf": files.get("ufw", "")})
-    found = network._firewall(machine, Stopwatch(), [80], [], "eth0")
+    found = network._firewall(machine, Stopwatch(), [80], [], "eth0", [80])
     return [one for one in found if one.facts["family"] == "ipv4"]
 
 

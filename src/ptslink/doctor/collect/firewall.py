@@ -175,24 +175,32 @@ def trace(tables: Sequence[Table], packet: Packet) -> Outcome:
 def further(
     tables: Sequence[Table], port: int, family: str, peer: str | None, interface: str | None
 ) -> Iterator[tuple[str, Outcome]]:
-    """What becomes of the packets that come after the first one, where a rule takes any of them:
-    the server's ``answer`` to *peer* (None: anybody), what the peer sends ``later``, and with no
-    peer the link from nginx to the service, over ``loopback``."""
-    here = "127.0.0.1" if family == "ipv4" else "::1"
+    """What becomes of packets that come after the first one, where a rule takes any of them: the
+    server's ``answer`` to *peer* (None: anybody), and what the peer sends ``later``."""
     answer = Packet(_CLIENT_PORT, family, None, None, peer, port, interface or "eth0", later=True)
-    inside = Packet(port, family, here, None, here, leaves="lo")
-    back = replace(inside, port=_CLIENT_PORT, from_port=port, later=True)
-    ways = {"answer": [answer], "later": [Packet(port, family, peer, interface, later=True)]}
-    if peer is None:
-        arriving = [replace(sent, leaves=None, interface="lo") for sent in (inside, back)]
-        ways["loopback"] = [inside, arriving[0], back, arriving[1]]
-    for way, packets in ways.items():
-        met = [trace(tables, packet) for packet in packets]
-        worst = next((one for one in met if one.verdict != "accept"), met[0])
-        maybe = [pair for one in met for pair in zip(one.maybe, one.maybe_packets, strict=True)]
-        if worst.verdict != "accept" or maybe:
-            texts, counts = tuple(text for text, _ in maybe), tuple(count for _, count in maybe)
-            yield way, replace(worst, maybe=texts, maybe_packets=counts)
+    later = Packet(port, family, peer, interface, later=True)
+    for way, packet in (("answer", answer), ("later", later)):
+        if (found := _taken(tables, [packet])) is not None:
+            yield way, found
+
+
+def loopback(tables: Sequence[Table], port: int, family: str) -> Outcome | None:
+    """What becomes of a link from nginx to the service, where a rule takes any of its packets."""
+    here = "127.0.0.1" if family == "ipv4" else "::1"
+    there = Packet(port, family, here, None, here, leaves="lo")
+    back = replace(there, port=_CLIENT_PORT, from_port=port, later=True)
+    arriving = [replace(sent, leaves=None, interface="lo") for sent in (there, back)]
+    return _taken(tables, [there, arriving[0], back, arriving[1]])
+
+
+def _taken(tables: Sequence[Table], packets: Iterable[Packet]) -> Outcome | None:
+    met = [trace(tables, packet) for packet in packets]
+    worst = next((one for one in met if one.verdict != "accept"), met[0])
+    maybe = [pair for one in met for pair in zip(one.maybe, one.maybe_packets, strict=True)]
+    if worst.verdict == "accept" and not maybe:
+        return None
+    texts, counts = tuple(text for text, _ in maybe), tuple(count for _, count in maybe)
+    return replace(worst, maybe=texts, maybe_packets=counts)
 
 
 def _base_chains(tables: Sequence[Table], packet: Packet, hook: str) -> list[tuple[Table, Chain]]:

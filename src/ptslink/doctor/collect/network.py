@@ -272,13 +272,16 @@ def collect(machine: Machine, scope: Scope) -> Iterator[Evidence]:
         interface = interface or piece.facts.get("interface")
         yield piece
     ports: Sequence[int] = scope.ports
+    inside: set[int] = set()
     for piece in sockets(machine, scope, watch):
         ports = piece.facts.get("ports", ports)
+        inside.update(link_ports(piece.facts.get("listeners", ()), configured_ports()))
         yield piece
     yield from guarded("net.counters", lambda: counters(machine, watch))
     yield from guarded("net.rp_filter", lambda: _rp_filter(machine, watch))
     yield from guarded(
-        "net.firewall", lambda: _firewall(machine, watch, ports, scope.peers, interface)
+        "net.firewall",
+        lambda: _firewall(machine, watch, ports, scope.peers, interface, sorted(inside)),
     )
     yield from guarded("net.bans", lambda: _bans(machine, watch))
     yield from guarded("net.conntrack", lambda: _conntrack(machine, watch))
@@ -486,6 +489,7 @@ def _firewall(
     ports: Sequence[int],
     peers: Sequence[str],
     interface: str | None,
+    inside: Sequence[int] = (),
 ) -> Iterator[Evidence]:
     if not machine.is_root():
         yield watch.skipped("net.firewall", "the rules are shown to root only")
@@ -525,9 +529,13 @@ def _firewall(
                 for way, met in firewall.further(tables, port, family, source, interface):
                     facts = {"port": port, "family": family, "source": source, "way": way,
                              "manager": manager, **met.to_facts()}  # fmt: skip
-                    seen = f"port {port} {family}{whom}, {way}: {met.verdict}"
-                    seen += f" by {met.rule}" if met.rule else ""
-                    yield watch.piece("net.filter", Status.OK, seen, facts)
+                    yield watch.piece("net.filter", Status.OK, f"{way}: {met.rule}", facts)
+    for port in inside:
+        for family in ("ipv4", "ipv6"):
+            if (found := firewall.loopback(tables, port, family)) is not None:
+                facts = {"port": port, "family": family, "source": None, "way": "loopback",
+                         "manager": manager, **found.to_facts()}  # fmt: skip
+                yield watch.piece("net.filter", Status.OK, f"loopback: {found.rule}", facts)
 
 
 def _gone(machine: Machine, tables: Sequence[firewall.Table]) -> str | None:

@@ -38,7 +38,8 @@ def things(one: Directive, *new: str) -> tuple[str, ...]:
     first = f"{one.name} {one.args[0]}" if one.args else one.name
     found = [f"{name}:{one.line}", f"{name} line {one.line}", first, *new]
     if one.name not in _COMMON:
-        found.append(one.name)
+        # Its messages write the names of some as words.
+        found += [one.name, one.name.replace("_", " ")]
     found += [arg.strip("$") for arg in one.args if arg.startswith("$") and len(arg) > 4]
     return tuple(dict.fromkeys(found))
 

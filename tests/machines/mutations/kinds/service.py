@@ -17,6 +17,7 @@ from machines.mutations.mutation import (
 from machines.mutations.system import Setting, System, replaced, settings
 
 _QUIET = 5.0
+_TABLE = re.compile(r"^\[other\]")
 _TIMERS = re.compile(r"ping|seconds")
 
 
@@ -24,7 +25,7 @@ def _edited(kind_: str, system: System, one: Setting, text: str, told: str) -> M
     edit = Edit({system.toml_path: text}, SERVICE_AGAIN)
     return Mutation(
         kind_, f"[{one.section}] {told}"[:140],
-        Truth((Party.SERVICE,), (one.key,), f"{system.toml_path}: {told}"),
+        Truth((Party.SERVICE,), (one.key, *_TABLE.findall(told)), f"{system.toml_path}: {told}"),
         edit.apply, edit.undo, DIRECT, _QUIET if _TIMERS.search(one.key) else 0.0,
     )  # fmt: skip
 

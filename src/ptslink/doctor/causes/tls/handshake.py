@@ -198,6 +198,8 @@ def _ecdsa_only(case: Case) -> Match | None:
     lines = [f"nginx: {found[1]['text']}"] if found else []
     if keys:
         lines.append(f"The certificate's key is {', '.join(sorted(keys))}.")
+    if files := [str(p.facts["file"]) for p in case.all("tls.disk") if p.facts.get("key")]:
+        lines.append(f"No ssl_certificate with an RSA key is served, only {', '.join(files)}.")
     if by_offer:
         lines.append("ECDHE-RSA suites are refused, ECDHE-ECDSA suites accepted.")
     return match(found[0] if found else None, CERTAIN, *lines, ruled_out=("tls-no-shared-cipher",))
