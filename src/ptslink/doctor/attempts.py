@@ -711,17 +711,25 @@ def _with_records(proxied: Sequence[Attempt], recorded: Sequence[Attempt]) -> li
             free.setdefault((attempt.subject, attempt.status), []).append(index)
     for record in recorded:
         found = None
-        if record.hop == "nginx":
-            for index in free.get((record.subject, record.status), []):
+        # Of a head that it could not read, the service knows nobody but nginx as the sender.
+        unread = not record.controller and _from_here(record)
+        for key in (
+            [(record.subject, record.status)]
+            if record.hop == "nginx"
+            else [key for key in free if unread and record.status and key[1] == record.status]
+        ):
+            for index in free.get(key, []):
                 # An accepted link is logged by nginx when it ends, by the service when it begins.
                 began = (joined[index].at or 0.0) - (joined[index].seconds or 0.0)
                 if abs(began - (record.at or 0.0)) <= SAME_SECONDS:
                     found = index
                     break
+            if found is not None:
+                free[key].remove(found)
+                break
         if found is None:
             joined.append(record)
             continue
-        free[(record.subject, record.status)].remove(found)
         joined[found] = replace(
             joined[found],
             code=record.code,

@@ -82,6 +82,46 @@ FAULTS = (
         variant="inodes",
     ),
     Fault(
+        "host-journal-forgets",
+        (
+            server("systemctl stop ptslink.socket ptslink.service && mount -t tmpfs -o mode=0750 "
+                   "fault /var/lib/ptslink && chown ptslink: /var/lib/ptslink "
+                   "&& systemctl start ptslink.socket ptslink.service"),
+        ),
+        (
+            server("systemctl stop ptslink.socket ptslink.service; umount -l /var/lib/ptslink; "
+                   "systemctl start ptslink.socket ptslink.service"),
+        ),
+        settle=1.0,
+    ),
+    Fault(
+        "host-directory-closed",
+        (
+            server("chmod 750 /opt/ptslink; systemctl restart ptslink.service", may_fail=True),
+        ),
+        (
+            server("chmod 755 /opt/ptslink; systemctl reset-failed ptslink.service ptslink.socket; "
+                   "systemctl start ptslink.socket; systemctl restart ptslink.service"),
+        ),
+        settle=2.0,
+    ),
+    Fault(
+        "tcp-accept-queue-full",
+        (
+            server("systemctl kill -s STOP --kill-whom=main ptslink.service"),
+            controller("{python} -c 'import resource, socket, time; "
+                       "resource.setrlimit(resource.RLIMIT_NOFILE, (8000, 8000)); held = []\n"
+                       "for n in range(4200):\n"
+                       " held.append(socket.socket()); held[-1].setblocking(False); "
+                       "held[-1].connect_ex((\"{server}\", 3000)); time.sleep(0.0005)\n"
+                       "time.sleep(60)\n'", background=True),
+        ),
+        (server("systemctl kill -s CONT --kill-whom=main ptslink.service; "
+                "systemctl restart ptslink.service"), WASH),
+        url=_DIRECT,
+        settle=6.0,
+    ),
+    Fault(
         "host-emfile-backend",
         (
             _drop_in("LimitNOFILE=40"),

@@ -18,6 +18,7 @@ from machines.faults.http_upgrade import UNDO_CONFIG, pinged_every
 SITE = "/etc/nginx/conf.d/ptslink.conf"
 MAIN = "/etc/nginx/nginx.conf"
 _KEPT = "/run/doctor/nginx.kept"
+_BALANCED = "/etc/nginx/sites-enabled/balanced"
 #: Old workers answer until the new ones do.
 _RELOAD = "systemctl reload nginx && sleep 0.7"
 
@@ -241,6 +242,17 @@ FAULTS = (
           (controller("{simulate} ws://{server}/ptsWebSocket --misbehave px-forward-proxy "
                       "--duration 12 --timeout 3", background=True), host("sleep 4")),
           (WASH,), vantages=("server",), variant="from the server"),
+    Fault("px-include-missing",
+          (edit("s|include /etc/nginx/conf.d/|#&|", file=MAIN),), UNDO),
+    Fault("px-proxy-protocol-expected",
+          (server("printf '%s\\n' 'server { listen 80 proxy_protocol; return 200 x; }' "
+                  f"> {_BALANCED} && systemctl restart nginx"),),
+          (server(f"rm {_BALANCED}; systemctl restart nginx"), WASH)),
+    Fault("px-proxy-protocol-sent",
+          (controller("{python} {mutations}/device.py {server} 80 before "
+                      "'PROXY TCP4 198.51.100.9 192.0.2.2 40000 80\\r\\n'", background=True),
+           host("sleep 6")),
+          (WASH,), vantages=("server",)),
     Fault("px-captive-portal",
           divert("http PORT lighttpd/1.4.69 '302 Found' 'Location: http://login.example.net/'"),
           STRAIGHT, settle=0.5),

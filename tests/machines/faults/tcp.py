@@ -49,6 +49,15 @@ def rich_rule(verb: str, how: str) -> Step:
     )
 
 
+def _table(chain: str, hook: str, rule: str) -> Step:
+    """A table of no manager's, with one rule."""
+    return server(f"nft 'add table ip fault; add chain ip fault {chain} {{ {hook}; }}; "
+                  f"add rule ip fault {chain} {rule}'")  # fmt: skip
+
+
+_NO_TABLE = server("nft delete table ip fault")
+
+
 FAULTS = (
     # The bound is the whole computer's; what is counted against it, each machine's own.
     Fault(
@@ -201,6 +210,31 @@ FAULTS = (
             ),
         ),
         (server("nft delete table ip fault"),),
+    ),
+    Fault(
+        "fw-docker-path",
+        (_table("pre", "type nat hook prerouting priority dstnat",
+                "iifname eth0 tcp dport 80 redirect to :443"),),
+        (_NO_TABLE,),
+        variant="to another port",
+    ),
+    Fault(
+        "fw-answers-taken",
+        (_table("out", "type filter hook output priority 5", "tcp sport 80 drop"),),
+        (_NO_TABLE,),
+    ),
+    Fault(
+        "fw-answers-taken",
+        (_table("in", "type filter hook input priority 5",
+                "tcp dport 80 ct state established drop"),),
+        (_NO_TABLE,),
+        variant="after the first packet",
+    ),
+    Fault(
+        "fw-answers-taken",
+        (_table("out", "type filter hook output priority 5", "oifname lo tcp dport 3000 drop"),),
+        (_NO_TABLE,),
+        variant="between nginx and the service",
     ),
     Fault(
         "fw-upstream-drop",

@@ -21,6 +21,8 @@ def _filtered(reach: Reach) -> tuple[Connect | None, Mapping[str, Any]] | None:
     if failed is not None:
         if reach.astray(failed):
             return None
+        if reach.dnat(failed.port):
+            return None  # the rules speak of another port or machine then
         for source in (None, *reach.unanswered(failed.port)):
             facts = reach.firewall(failed.port, failed.family, source)
             if facts is not None and facts["verdict"] in ("drop", "reject"):
@@ -156,8 +158,6 @@ def _drop(case: Case) -> Match | None:
         return None
     if failed is not None and not _meant(reach, failed.port):
         return None  # nobody serves that port: it is the wrong one, whatever the filter does
-    if facts.get("dnat"):
-        return None
     return Match(
         CERTAIN if reach.watch is not None and failed is not None else STRONG,
         _rule_lines(reach, failed, facts),

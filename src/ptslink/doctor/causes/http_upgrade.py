@@ -264,7 +264,10 @@ def _malformed(case: Case) -> Match | None:
         if a.first_bytes[:2] == b"\x16\x03" or (a.path is not None and not a.path.startswith("/")):
             return False
         if a.code in _MALFORMED:
-            return not (a.code == "malformed-target" and a.first_bytes[:3].isalpha())
+            # A path without its slash is another cause's.
+            target = (a.first_bytes.split(b" ", 2) + [b""])[1]
+            bare = a.first_bytes[:3].isalpha() and not target.startswith(b"/")
+            return not (a.code == "malformed-target" and bare)
         if a.event("invalid-request") is not None and (a.method is None or a.status == 400):
             return True
         return a.status == 400 and by_nginx(a) and a.method is None and bool(a.first_bytes)

@@ -52,7 +52,8 @@ def request_line(system: System) -> Iterator[Mutation]:
             ("/ptsWebSocket", "/ptsWebSocket?x=1", "path"),
             ("/ptsWebSocket", "/\\xff", "path"), ("/ptsWebSocket", "http://x/ptsWebSocket", "path"),
         ):  # fmt: skip
-            yield _mutation("request-line", port, ("line", old, new), thing, "request line")
+            yield _mutation("request-line", port, ("line", old, new), thing, "request line",
+                            "request target")  # fmt: skip
         for how in ("lf", "cr"):
             yield _mutation("request-line", port, ("ends", how), how, "line ends", "CRLF")
         for text in ("\\r\\n", "\\r\\n\\r\\n", " ", "\\x16\\x03\\x01", "\\xef\\xbb\\xbf",

@@ -46,6 +46,9 @@ def _mutation(kind_: str, one: Needed, what: str, line: str) -> Mutation:
             f"echo $real > {KEPT}.real; cp -a --parents $real {KEPT}/"
         )
         back = f"real=$(cat {KEPT}.real); rm -rf $real; cp -a {KEPT}$real $real"
+        if one.path.endswith("journal.db"):
+            # A copy without its log is no journal: it is begun anew.
+            back = f"systemctl stop ptslink.socket ptslink.service; rm -rf {path}*"
     return Mutation(
         kind_, f"{one.path}: {what}",
         Truth((Party.FILE, party), (one.path,), f"{one.path}: {what}"),
