@@ -265,7 +265,7 @@ def _malformed(case: Case) -> Match | None:
             return False
         if a.code in _MALFORMED:
             # A path without its slash is another cause's.
-            target = (a.first_bytes.split(b" ", 2) + [b""])[1]
+            target = a.first_bytes.partition(b" ")[2]
             bare = a.first_bytes[:3].isalpha() and not target.startswith(b"/")
             return not (a.code == "malformed-target" and bare)
         if a.event("invalid-request") is not None and (a.method is None or a.status == 400):
