@@ -21,6 +21,7 @@ Facts read (``?`` = may be missing):
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -39,6 +40,8 @@ from ptslink.doctor.probe_traces import (
 PROBE_ID_PREFIX = "0" * 16
 #: Traces of one attempt in two logs lie this close, in seconds (nginx's error log has whole ones).
 SAME_SECONDS = 1.6
+#: How addresses of this machine's own loopback begin.
+_HERE = ("127.", "::1")
 #: Who last tried longer ago than this, seen from the newest trace, is not trying now (seconds).
 RECENT_SECONDS = 3600.0
 #: So many failures of one kind in a row by a stranger (no id, no Upgrade), over so many seconds
@@ -104,6 +107,12 @@ class Attempt:
     hop: str | None = None
     #: The raw facts of a probe.
     facts: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> str | None:
+        """The path it asked for; where nobody could read the request, its second word."""
+        words = self.first_bytes.split(b" ", 2)
+        return self.path or (words[1].decode("latin-1") if len(words) > 1 else None)
 
     @property
     def stranger(self) -> bool:
@@ -359,7 +368,7 @@ def _from_here(attempt: Attempt) -> bool:
     return (
         (attempt.source == "service" or attempt.handshake is not None)
         and not attempt.controller
-        and str(attempt.client).startswith(("127.", "::1"))
+        and str(attempt.client).startswith(_HERE)
     )
 
 
@@ -550,6 +559,10 @@ NOT_OF_AN_ATTEMPT = frozenset(
 )
 
 
+#: How nginx answers a request that it cannot read.
+_UNREAD = (400, 414, 494, 505)
+
+
 def _of_access(line: Mapping[str, Json]) -> Attempt:
     controller = line.get("controller")
     client = line.get("client")
@@ -561,7 +574,8 @@ def _of_access(line: Mapping[str, Json]) -> Attempt:
         client=client,
         controller=controller,
         status=line.get("status"),
-        by=line.get("by"),
+        # What it cannot read it answers itself, in whatever format that is logged.
+        by=line.get("by") or ("nginx" if line.get("status") in _UNREAD else None),
         method=line.get("method"),
         path=line.get("path"),
         version=line.get("version"),
@@ -682,7 +696,7 @@ def _of_record(record: Mapping[str, Json]) -> Attempt:
         by="backend",
         code=record.get("code"),
         reason=str(record.get("reason") or ""),
-        method=record.get("method"),
+        method=record.get("method") or _method(str(first.get("text", ""))),
         path=record.get("path"),
         version=record.get("http"),
         host=headers.get("host"),
@@ -691,9 +705,16 @@ def _of_record(record: Mapping[str, Json]) -> Attempt:
         via=headers.get("via"),
         request=headers,
         first_bytes=_hex(str(first.get("hex", "")).replace(" ", "")),
-        hop="nginx" if record.get("proxy") else None,
+        # No controller stands on this machine: what comes from itself, a proxy of its own sent.
+        hop="nginx" if record.get("proxy") or str(peer).startswith(_HERE) else None,
         facts=record,
     )
+
+
+def _method(text: str) -> str | None:
+    """The method of a request whose line at least could be read."""
+    found = re.match(r"([A-Z]{3,8}) /\S* HTTP/1\.[01]\.\.", text)
+    return found[1] if found else None
 
 
 def _pairs(headers: Json) -> Iterable[tuple[Any, Any]]:

@@ -670,7 +670,7 @@ def _of_controller(trouble: Trouble, case: Case) -> bool:
     first = trouble.first
     listen = (case.fact("service.config", "config") or {}).get("listen", {})
     path = "/" + str(listen.get("path", "ptsWebSocket"))
-    asks = first.path is not None and link_path(first.path) == link_path(path)
+    asks = first.asked is not None and link_path(first.asked) == link_path(path)
     own = (first.controller or "").startswith(PROBE_ID_PREFIX)
     return (
         first.source in ("nginx", "service", "capture")

@@ -321,9 +321,10 @@ def load(path: Path) -> Config:
         raise ConfigError(str(path), ["is not UTF-8 text"]) from error
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"at line (\d+)", str(error))
-        # Its first word alone: what comes behind may be secret.
-        word = re.match(r"\s*([\w.-]+)", text.splitlines()[int(at[1]) - 1]) if at else None
-        told = f"; that line begins with {word[1]}" if word else ""
+        # First words alone: what comes behind may be secret. What was left open began before.
+        lines = text.splitlines()[: int(at[1])][-3:] if at else []
+        words = [word[1] for line in lines if (word := re.match(r"\s*(\[?[\w.-]+\]?)", line))]
+        told = f"; the lines up to it begin with {', '.join(words)}" if words else ""
         raise ConfigError(str(path), [f"is not TOML: {error}{told}"]) from error
     return parse(content, source=str(path))
 

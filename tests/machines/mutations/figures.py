@@ -45,6 +45,7 @@ BLAMED: Mapping[str, tuple[Party, ...]] = {
     "tls-ecdsa": (_P.CERTIFICATE, _P.NGINX),
     "tls": (_P.NGINX,),
     "px": (_P.NGINX,),
+    "px-certificate": (_P.CERTIFICATE, _P.FILE),
     "px-upstream": (_P.SERVICE, _P.UNIT),
     "px-connect-failed": (_P.MACHINE, _P.FIREWALL),
     "px-selinux": (_P.MACHINE,),

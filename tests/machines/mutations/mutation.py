@@ -72,6 +72,8 @@ class Mutation:
     way: Way = PLAIN
     #: Seconds for which a link has to live without a word of the controller's to count as good.
     quiet: float = 0.0
+    #: Works now and then: that it did is no sign that nothing is wrong.
+    chance: bool = False
     #: A controller that is itself the mutation: arguments of :mod:`machines.mutations.device`.
     device: tuple[str, ...] = ()
 

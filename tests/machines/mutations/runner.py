@@ -131,7 +131,7 @@ def _asked(bench: Bench, mutation: Mutation, keep: Path | None) -> dict[str, Any
         "works": outcome.works,
         "why": outcome.why,
         # The way that was looked at is whole; what the server says of another is no false alarm.
-        "elsewhere": not all(oracle.asked(bench, way).works for way in others),
+        "elsewhere": mutation.chance or not all(oracle.asked(bench, way).works for way in others),
         "healthy": verdict.healthy and verdict.examined,
         "named": first["id"] if first else None,
         "others": [one["id"] for one in told["findings"][1:]],

@@ -9,7 +9,7 @@ from ptslink.doctor.cause import Fix
 PROGRAMS = {
     "aa-status", "ansible-playbook", "awk", "cat", "chmod", "curl", "df", "dig", "du",
     "fail2ban-client", "findmnt", "firewall-cmd", "getent", "ip", "ip6tables", "iptables",
-    "iptables-save", "journalctl", "kill", "ls", "mkdir", "nft", "nginx", "openssl", "ps",
+    "iptables-save", "journalctl", "kill", "ls", "mkdir", "mv", "nft", "nginx", "openssl", "ps",
     "ptslink", "py-spy", "sed", "setsebool", "ss", "sudo", "sysctl", "systemctl", "tail",
     "timedatectl", "tracepath", "ufw",
 }  # fmt: skip

@@ -368,7 +368,7 @@ NAMED: list[tuple[str, list[Evidence]]] = [
                 installed=True,
                 test_ok=False,
                 active_state="failed",
-                test_message='cannot load certificate "/x.pem"',
+                test_message='unknown directive "x" in /x.conf:1',
             )
         ],
     ),

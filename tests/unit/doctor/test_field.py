@@ -115,13 +115,23 @@ def test_a_balancer_that_sends_proxy_protocol_is_blamed_and_no_firmware(
     assert first.fix.auto.value == "no"
 
 
-def test_a_file_that_no_include_names_is_the_fault(tmp_path: Any) -> None:
+# where the file of the link lies -> the command that has nginx read it
+UNREAD = [
+    ("conf.d/ptslink.conf", "include {}/conf.d/*.conf;"),
+    ("conf.d/ptslink.conf.bak", "mv {0}/conf.d/ptslink.conf.bak {0}/conf.d/ptslink.conf"),
+    ("sites-available/link", "mv {0}/sites-available/link {0}/sites-enabled/link"),
+]
+
+
+@pytest.mark.parametrize(("name", "command"), UNREAD)
+def test_a_file_that_no_include_names_is_the_fault(tmp_path: Any, name: str, command: str) -> None:
     (tmp_path / "conf.d").mkdir()
-    (tmp_path / "conf.d" / "ptslink.conf").write_text(SITE)
+    (tmp_path / "sites-available").mkdir()
+    (tmp_path / name).write_text("# ptslink\n" + SITE)
     (tmp_path / "conf.d" / "gzip.conf").write_text("gzip on;\n")
     read = configured(tmp_path, other="server { listen 80; return 404; }")
     left = nginx_collector.unread(tmp_path, read.facts["files"])
-    assert left == [f"{tmp_path}/conf.d/ptslink.conf"]
+    assert left == [f"{tmp_path}/{name}"]
     told = seen("nginx.config", **{**read.facts, "unread": left})
     access = (
         f'{{"time":"2026-11-18T11:06:40+00:00","client":"198.51.100.20","request":'
@@ -131,7 +141,8 @@ def test_a_file_that_no_include_names_is_the_fault(tmp_path: Any) -> None:
     for evidence in ([told], [told, *logged(access)]):
         first = verdict(service_config(), *evidence).findings[0]
         assert first.id == "px-include-missing"
-        assert "conf.d/ptslink.conf" in str(first.match.evidence)
+        assert command.format(tmp_path) in str(first.fix.command)
+        assert name in str(first.match.evidence)
         assert "include" in str(first.fix.command)
 
 
@@ -478,3 +489,25 @@ def test_a_drop_in_of_a_unit_that_fails_is_shown_and_starting_it_again_is_asked_
     assert "x.conf sets UMask=0777" in str(first.match.evidence)
     assert "Bad system call" in str(first.match.evidence)
     assert first.fix.auto.value == "ask"
+
+
+# what nginx -t says -> whose it is
+REFUSED = [
+    ('cannot load certificate key "/etc/ptslink/tls/live/rsa.key": PEM_read_bio_PrivateKey() '
+     "failed", "px-certificate-unusable"),
+    ('SSL_CTX_use_PrivateKey("/etc/k.pem") failed (SSL: error:0B080074:x509 certificate '
+     "routines:X509_check_private_key:key values mismatch)", "px-certificate-unusable"),
+    ('unknown directive "lissten" in /etc/nginx/conf.d/a.conf:3', "px-not-running-bad-config"),
+    ('no "ssl_certificate" is defined for the "listen ... ssl" directive in '
+     "/etc/nginx/conf.d/ptslink.conf:8", "px-not-running-bad-config"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "named"), REFUSED)
+def test_a_certificate_that_nginx_cannot_use_is_told_from_its_configuration(
+    message: str, named: str
+) -> None:
+    process = seen("nginx.process", installed=True, running=False, active_state="failed",
+                   test_ok=False, test_message=message)  # fmt: skip
+    refused = dataclasses.replace(SILENT, facts=SILENT.facts | {"errno": "ECONNREFUSED"})
+    assert verdict(refused, process).findings[0].id == named

@@ -270,6 +270,8 @@ def _malformed(case: Case) -> Match | None:
             return not (a.code == "malformed-target" and bare)
         if a.event("invalid-request") is not None and (a.method is None or a.status == 400):
             return True
+        if a.status == 505 and by_nginx(a) and a.version not in ("1.0", "1.1"):
+            return True
         return a.status == 400 and by_nginx(a) and a.method is None and bool(a.first_bytes)
 
     seen = failing(case, broken)
@@ -278,6 +280,8 @@ def _malformed(case: Case) -> Match | None:
     lines = [seen.reason] if seen.reason else []
     if seen.first_bytes:
         lines.append(f"First bytes: {seen.first_bytes[:48]!r}")
+    if seen.status == 505:
+        lines.append(f"Its request line says HTTP/{seen.version or '?'}; nginx knows 1.0 and 1.1.")
     event = seen.event("invalid-request")
     lines += [f"nginx: {event['text']}"] if event else []
     # nginx repairs some requests that are sent to it: not one that it has refused itself.

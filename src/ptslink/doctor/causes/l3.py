@@ -181,6 +181,16 @@ def _behind_nat(reach: Reach, dialled: str) -> bool:
     return public and not any(ip_address(one).is_global for one in reach.server_addresses)
 
 
+def _own_addresses(case: Case) -> str | None:
+    """The server's addresses with their prefixes: a wrong one leaves it without a way."""
+    found = [
+        f"{one['address']}/{one['prefix']} on {one.get('interface') or 'an interface'}"
+        for one in case.fact("net.addresses", "addresses") or ()
+        if one.get("scope") == "global"
+    ]
+    return f"server: its addresses are {listed(found)}" if found else None
+
+
 def _no_return_route(case: Case) -> Match | None:
     reach = reach_of(case)
     blind = [
@@ -201,6 +211,7 @@ def _no_return_route(case: Case) -> Match | None:
                 f"server: {sum(unanswered.values())} SYN from {listed(unanswered)} arrived, no "
                 "SYN-ACK left",
                 *(f"server: the way back to {p.facts['peer']}: {p.facts['error']}" for p in lost),
+                _own_addresses(case),
                 f"server: {grew} packets had no route out in that time" if grew else None,
             ),
             ruled_out=("fw-ufw-drop", "fw-upstream-drop", "l3-rp-filter-asymmetric",

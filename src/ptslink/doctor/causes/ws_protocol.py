@@ -19,6 +19,9 @@ from ptslink.doctor.causes.failing import (
 from ptslink.doctor.commands import PROVISION_SERVER
 from ptslink.doctor.evidence import Case
 from ptslink.doctor.pattern import (
+    LOOP,
+    LOOP_GAP_SECONDS,
+    SHORT_SECONDS,
     Link,
     ailing,
     constant,
@@ -143,6 +146,24 @@ _BAD_FRAMES = (
     "json-text-without-frame",
 )
 _BAD_WORDS = ("invalid opcode", "continuation frame", "control frame")
+
+
+def _closes(case: Case) -> Match | None:
+    """A controller that closes in good order before it has said anything, again and again."""
+    hits = ending(
+        case,
+        lambda link: (
+            link.closed_by == "peer"
+            and link.close_rcvd is not None
+            and link.close_rcvd[0] in (1000, 1001, 1005)
+            and link.messages_in == 0
+            and link.seconds <= SHORT_SECONDS
+        ),
+    )
+    if len(hits) < LOOP or hits[-1].began - hits[-2].at > LOOP_GAP_SECONDS:
+        return None
+    line = "It was let in, and ends each link itself with a closing frame."
+    return Match(STRONG, _shown(hits, line), ("app-no-confirmation",))
 
 
 def _bad_frame(case: Case) -> Match | None:
@@ -412,6 +433,20 @@ CAUSES: tuple[Cause, ...] = (
         "The controller sends malformed frames",
         Fix(_FIRMWARE, _STAYS, Auto.NO),
         _bad_frame,
+        _LOOP,
+    ),
+    Cause(
+        "ws-closed-by-controller",
+        Layer.WS_PROTOCOL,
+        "The controller closes each link itself, at once",
+        Fix(
+            "Nothing on the server or on the way ends it: look at the controller's log and its "
+            "settings. " + _FIRMWARE,
+            _STAYS,
+            Auto.NO,
+            controller="Server tab: 'Use full communication with server using Websocket'",
+        ),
+        _closes,
         _LOOP,
     ),
     Cause(

@@ -7,7 +7,7 @@ reader. Without root it says ``skipped`` and why. Each module's docstring names 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ def gather(
             "net.watch", lambda: watch_packets(watch, _watched(local, ports), over)
         ):
             yield piece
-            # Those who got no answer: the way back to them is worth a look.
-            scope = network.Scope(ports, tuple(dict.fromkeys((*peers, *unanswered(piece)))))
+            # Those who knocked: rules may be for them alone, and the way back is worth a look.
+            scope = network.Scope(ports, tuple(dict.fromkeys((*peers, *knocking(piece)))))
     for name, words in _ROOMS.items():
         say(words)
         yield from _guarded(name, lambda name=name: _collect(name, local, scope, ask))  # type: ignore[misc]
@@ -95,15 +95,17 @@ def _over(until: Path) -> bool:
     return until.exists() or not until.parent.exists()
 
 
-def unanswered(watched: Evidence) -> list[str]:
-    """Sources whose attempts on the link's ports were seen and not answered."""
+def knocking(watched: Evidence) -> list[str]:
+    """Sources whose attempts on the link's ports were seen, those that were not answered first."""
     ports = {str(port) for port in watched.facts.get("ports", ())}
     answered = watched.facts.get("syn_ack_out", {})
-    return [
-        source
-        for source, row in watched.facts.get("syn_in", {}).items()
-        if any(port in ports and port not in answered.get(source, {}) for port in row)
-    ][:8]
+
+    def left(source: str, row: Mapping[str, Any]) -> bool:
+        return any(port in ports and port not in answered.get(source, {}) for port in row)
+
+    came = watched.facts.get("syn_in", {})
+    on_ports = [source for source, row in came.items() if ports & {*row}]
+    return sorted(on_ports, key=lambda source: not left(source, came[source]))[:8]
 
 
 def _collect(name: str, machine: Machine, scope: Any, ask: bool) -> Iterable[Evidence]:

@@ -148,14 +148,18 @@ def unread(directory: Path, files: Sequence[str]) -> list[str]:
     *files*: those it reads.
     """
     read = {Path(file).resolve() for file in files}
-    places = [*directory.glob("conf.d/*.conf"), *directory.glob("sites-enabled/*")]
-    return [
-        str(file)
-        for file in sorted(places)
-        if file.is_file()
-        and file.resolve() not in read
-        and re.search(r"^[^#\n]*\bproxy_pass\s", file.read_text("utf-8", "replace"), re.MULTILINE)
-    ]
+    usual = {*directory.glob("conf.d/*.conf"), *directory.glob("sites-enabled/*")}
+    # Elsewhere, or under a name that no include fits, only what is the link's.
+    named = {*directory.glob("conf.d/*"), *directory.glob("sites-available/*")}
+    found = []
+    for file in sorted(usual | named):
+        if not file.is_file() or file.resolve() in read:
+            continue
+        text = file.read_text("utf-8", "replace")
+        passes = re.search(r"^[^#\n]*\bproxy_pass\s", text, re.MULTILINE)
+        if passes and (file in usual or "ptslink" in text):
+            found.append(str(file))
+    return found
 
 
 def _process(machine: Machine, watch: Stopwatch) -> Evidence:

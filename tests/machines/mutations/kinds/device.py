@@ -62,7 +62,8 @@ def request_line(system: System) -> Iterator[Mutation]:
                 "request-line", port, ("before", text), "before", "PROXY", "TLS", "bytes"
             )
         for text in ("hello", "\\x81", "\\0\\0"):
-            yield _mutation("request-line", port, ("after", text), "behind", "after", "body")
+            yield _mutation("request-line", port, ("after", text), "behind", "after", "body",
+                            "First bytes")  # fmt: skip
         for size in ("1", "7", "100"):
             yield _mutation("request-line", port, ("split", size), "split")
 

@@ -231,6 +231,7 @@ def path_rule(system: System) -> Iterator[Mutation]:
                     (router_rule(f"{match} {verdict}"),),
                     (ROUTER_CLEAN,),
                     way,
+                    chance="random" in match,
                 )
 
 

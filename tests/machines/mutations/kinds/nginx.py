@@ -37,9 +37,12 @@ def things(one: Directive, *new: str) -> tuple[str, ...]:
     name = PurePosixPath(one.file).name
     first = f"{one.name} {one.args[0]}" if one.args else one.name
     found = [f"{name}:{one.line}", f"{name} line {one.line}", first, *new]
+    found += [value.strip("$") for value in new if value.startswith("$") and len(value) > 4]
     if one.name not in _COMMON:
         # Its messages write the names of some as words.
         found += [one.name, one.name.replace("_", " ")]
+    if one.name == "include":
+        found += one.args
     found += [arg.strip("$") for arg in one.args if arg.startswith("$") and len(arg) > 4]
     return tuple(dict.fromkeys(found))
 
@@ -140,7 +143,8 @@ def moved(system: System) -> Iterator[Mutation]:
             new = replaced(cut, block.start, block.start, text[one.start : one.end] + "\n")
             yield _mutation("nginx-moved", f"{one.words} out of {block.name}", one,
                             f"{file}: {one.words!r} stands before its {block.words!r}",
-                            Edit({file: new}))  # fmt: skip
+                            Edit({file: new}),
+                            f"{PurePosixPath(file).name}:{block.line}")  # fmt: skip
 
 
 @kind("nginx-other-file")

@@ -12,6 +12,7 @@ from ptslink.doctor.causes.failing import service_config
 from ptslink.doctor.collect.nginx_config import location_for, site_for
 from ptslink.doctor.commands import PROVISION_NGINX
 from ptslink.doctor.evidence import Case, Json
+from ptslink.doctor.pattern import link_location
 from ptslink.handshake.path import link_path
 
 _WORKS = "The upgrade through nginx is answered with 101, and the link stays."
@@ -70,6 +71,21 @@ def wrong_site(a: Attempt, case: Case) -> tuple[dict[str, Any], dict[str, Any]] 
         if place is not None and place["settings"]["proxy_pass"]:
             return got, site
     return None
+
+
+def answering(a: Attempt, case: Case) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The site and the location of nginx that take a request, where they are not the link's."""
+    config = nginx_config(case)
+    if not config or a.port is None or not a.path:
+        return None
+    # Where no address is told, the host that was dialled is one or not: a name listens nowhere.
+    address = str(a.facts.get("address") or host_of(a))
+    site = site_for(config, a.port, a.host or "", address)
+    place = location_for(site, a.path) if site is not None else None
+    own = link_location(case)
+    if site is None or place is None or (own is not None and own[1] is place):
+        return None
+    return site, place
 
 
 def hung_up(a: Attempt, case: Case) -> bool:

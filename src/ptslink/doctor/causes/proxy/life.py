@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ptslink.doctor.cause import CERTAIN, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import match
 from ptslink.doctor.causes.proxy.common import nginx_fix
-from ptslink.doctor.commands import RELOAD
-from ptslink.doctor.evidence import Case
+from ptslink.doctor.commands import PROVISION_TLS, RELOAD
+from ptslink.doctor.evidence import Case, Status
 from ptslink.doctor.pattern import links, timers
 
 
@@ -31,10 +32,34 @@ def _not_running(case: Case) -> Match | None:
     if process.facts.get("test_ok") is not False or not message:
         return None
     state = process.facts.get("active_state")
-    out = ("px-map-missing", "tcp-service-down")
-    return match(
-        None, CERTAIN, f"nginx does not run (unit {state}); nginx -t: {message}", ruled_out=out
-    )
+    lines = [f"nginx does not run (unit {state}); nginx -t: {message}"]
+    if 'for the "listen ... ssl"' in message:
+        # nginx names the default site of that port; which line switches TLS on, it does not say.
+        lines += [
+            f"{site['file']} line {site['line']}: listen {entry['port']} with ssl, and no "
+            "certificate; that holds for every site on that address and port"
+            for site in case.fact("nginx.config", "sites") or ()
+            for entry in site["listen"]
+            if entry["ssl"] and not site["settings"]["ssl_certificate"]
+        ]
+    return match(None, CERTAIN, *lines, ruled_out=("px-map-missing", "tcp-service-down"))
+
+
+#: How nginx says that a certificate or its key is of no use (ngx_event_openssl.c).
+_UNUSABLE = re.compile(r"cannot load certificate|SSL_CTX_use_\w+\(|key values mismatch")
+
+
+def _certificate(case: Case) -> Match | None:
+    process = case.first("nginx.process")
+    message = str((process.facts if process else {}).get("test_message") or "")
+    if process is None or not _UNUSABLE.search(message):
+        return None
+    state = "runs on with what it had before" if process.facts.get("running") else "does not run"
+    lines = [f"nginx -t: {message}", f"nginx {state}."]
+    lines += [f"{p.probe} from server: {p.seen}" for p in case.all("tls.disk")
+              if p.status is Status.FAILED or p.facts.get("key_matches") is False]  # fmt: skip
+    out = ("px-not-running-bad-config", "px-map-missing", "tcp-service-down")
+    return match(None, CERTAIN, *lines, ruled_out=out)
 
 
 def _reload_shutdown(case: Case) -> Match | None:
@@ -131,6 +156,20 @@ CAUSES: tuple[Cause, ...] = (
             "nginx -t passes, and a reload takes the new configuration.",
         ),
         _map_missing,
+    ),
+    Cause(
+        "px-certificate-unusable",
+        Layer.PROXY,
+        "nginx cannot use its certificate or the key of it",
+        Fix(
+            "Put the file named above right: a PEM certificate and the key that belongs to it. "
+            "Provisioning lays those of tls_certificate anew.",
+            "nginx -t passes, and the TLS port answers.",
+            Auto.ASK,
+            PROVISION_TLS,
+        ),
+        _certificate,
+        ("tcp-service-down", "tcp-wrong-port", "px-not-running-bad-config", "px-map-missing"),
     ),
     Cause(
         "px-not-running-bad-config",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ptslink.doctor.attempts import Attempt
 from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.failing import (
@@ -200,20 +202,37 @@ def _include_missing(case: Case) -> Match | None:
         return None
     lines = [f"{file} passes requests on, and nginx does not read it." for file in files[:3]]
     lines.append("No include of nginx.conf names it, so nginx has no location for the link.")
-    folder = files[0].rpartition("/")[0]
-    pattern = f"{folder}/*.conf" if folder.endswith("conf.d") else f"{folder}/*"
-    fix = Fix(
-        f"Put `include {pattern};` into the block http of /etc/nginx/nginx.conf again.",
-        "nginx -T shows the file, and the upgrade is answered with 101.",
+    out = ("px-location-404", "px-default-server", "hs-wrong-path")
+    return match(None, STRONG, *lines, ruled_out=out, fix=_included_again(files[0]))
+
+
+def _included_again(file: str) -> Fix:
+    """Give *file* the name and the place that nginx reads, or have nginx read it."""
+    expect = "nginx -T shows the file, and the upgrade is answered with 101."
+    folder, _, name = file.rpartition("/")
+    by_name = folder.endswith("conf.d")
+    if folder.endswith("sites-available"):
+        right = f"{folder.removesuffix('available')}enabled/{name}"
+    elif by_name and not re.fullmatch(r"[^.].*\.conf", name):
+        right = f"{folder}/{name.strip('.').partition('.')[0]}.conf"
+    else:
+        pattern = f"{folder}/*.conf" if by_name else f"{folder}/*"
+        return Fix(
+            f"Put `include {pattern};` into the block http of /etc/nginx/nginx.conf again.",
+            expect,
+            Auto.ASK,
+            (
+                ("sed", "-i", "-E", f"s|^http \\{{|&\\n    include {pattern};|",
+                 "/etc/nginx/nginx.conf"),
+                *RELOAD,
+            ),
+        )  # fmt: skip
+    return Fix(
+        f"Give that file the name that nginx reads, {right}; find out why it was taken away.",
+        expect,
         Auto.ASK,
-        (
-            ("sed", "-i", "-E", f"s|^http \\{{|&\\n    include {pattern};|",
-             "/etc/nginx/nginx.conf"),
-            *RELOAD,
-        ),
-    )  # fmt: skip
-    return match(None, STRONG, *lines, ruled_out=("px-location-404", "px-default-server",
-                                                "hs-wrong-path"), fix=fix)  # fmt: skip
+        (("mv", file, right), *RELOAD),
+    )
 
 
 CAUSES: tuple[Cause, ...] = (

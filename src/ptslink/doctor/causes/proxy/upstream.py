@@ -19,7 +19,7 @@ from ptslink.doctor.causes.failing import (
     service_config,
     where,
 )
-from ptslink.doctor.causes.proxy.common import direct_only, nginx_config, nginx_fix
+from ptslink.doctor.causes.proxy.common import answering, direct_only, nginx_config, nginx_fix
 from ptslink.doctor.causes.tls.handshake import is_plain
 from ptslink.doctor.commands import journal
 from ptslink.doctor.evidence import Case, Json
@@ -37,7 +37,7 @@ def _upgrade_headers_missing(case: Case) -> Match | None:
         return missing or (a.status == 400 and said(a, "missing Upgrade", "missing Connection"))
 
     seen = failing(case, lost)
-    place = location(case)
+    place = (answering(seen, case) if seen is not None else None) or location(case)
     headers = place[1]["settings"]["set_header"] if place else None
     absent = [
         name for name in ("upgrade", "connection") if headers is not None and not headers.get(name)
