@@ -23,6 +23,10 @@ _VARIABLES: Mapping[str, tuple[str, str]] = {
     "pts_server_ping_interval_seconds": ("keepalive", "ping_interval_seconds"),
     "pts_server_ping_timeout_seconds": ("keepalive", "ping_timeout_seconds"),
 }
+#: Settings of a drop-in by which a unit that is started does not start.
+_KEEPS = re.compile(r"(?:Requires|Requisite|BindsTo|Conflicts|Condition|Assert|Refuse|Exec|Type)")
+#: The usual ports of the link, and whose programs serve them.
+_PORTS, _SERVING = (80, 443, 3000), (None, "", "nginx", "ptslink", "systemd")
 #: A unit that somebody stopped: how it was loaded, its state, and how it ended.
 _STOPPED = {("loaded", "inactive", "success"), (None, None, None)}
 #: Limits that keep strangers out, by table and key of the service's configuration.
@@ -61,6 +65,14 @@ def why_asked(fix: Fix, evidence: tuple[str, ...], case: Case) -> str:
             return f"{unit} runs already."
         stopped = (facts.get("load"), facts.get("active"), facts.get("result"))
         starts = {"start", "restart", "enable"} & {*command}
+        listeners = case.fact("net.listeners", "listeners") or ()
+        foreign = [one for one in listeners if one.get("process") not in _SERVING]
+        held = next((one for one in foreign if one["port"] in _PORTS), None)
+        kept = next((path for path, line in facts.get("set") or () if _KEEPS.match(line)), None)
+        if starts and not running and kept:
+            return f"{kept} has a line that may keep {unit} from starting."
+        if starts and not running and held is not None:
+            return f"Port {held['port']} is held by {held['process']}, so {unit} cannot have it."
         if starts and not running and stopped not in _STOPPED:
             return f"{unit} did not end in good order: started again, it ends the same way."
     quoted = [file for line in evidence for file in _QUOTED.findall(line)]

@@ -175,9 +175,6 @@ def _narrowed(failed: Evidence, case: Case) -> Place | None:
     tries = {hop: [p for p in case.all("link.local") if p.facts.get("hop") == hop]
              for hop in ("service", "nginx")}  # fmt: skip
     broken = {hop: [p for p in found if p.status is Status.FAILED] for hop, found in tries.items()}
-    other = _held_by_another(failed, case)
-    if other is not None:
-        return other
     if broken["service"]:
         return _in_service(broken["service"][0])
     if broken["nginx"] and tries["service"]:
@@ -186,54 +183,6 @@ def _narrowed(failed: Evidence, case: Case) -> Place | None:
     if tries["nginx"] and failed.vantage in ("site", "control"):
         return _in_firewall(failed, case) or _on_the_way(failed, tries["nginx"][0], case)
     return None
-
-
-#: Who serves a port of the link; anybody else who answers there is not the service.
-_SERVING = (None, "nginx", "ptslink", "systemd")
-
-
-def _held_by_another(failed: Evidence, case: Case) -> Place | None:
-    """Another program has the port of the link that failed."""
-    facts = failed.facts
-    own = next((p.facts for p in case.all("link.local") if p.status is Status.FAILED), facts)
-    stopped = case.fact("nginx.process", "running") is False
-    ports = {own.get("port"), _told(failed, "port")} - {None}
-    if stopped and not ports:
-        ports = {next(iter(case.fact("net.listeners", "ports") or ()), 80)}
-    holder = next(
-        (
-            one
-            for one in case.fact("net.listeners", "listeners") or ()
-            if one["port"] in ports
-            and one.get("process") not in _SERVING
-            and not str(one.get("unit")).startswith(("nginx.", "ptslink."))
-            # Without a unit Python may be the service, started by hand.
-            and not (one["process"].startswith("python") and not one.get("unit") and not stopped)
-        ),
-        None,
-    )
-    if holder is None or not (stopped or own.get("hop") == "service"):
-        return None
-    whose = "nginx" if own.get("hop") != "service" else "the service"
-    unit_of = "nginx" if whose == "nginx" else "ptslink"
-    port, who = holder["port"], f"{holder['process']} (pid {holder.get('pid')})"
-    unit, pid = holder.get("unit"), str(holder.get("pid") or "PID")
-    stop = ("systemctl", "disable", "--now", str(unit)) if unit else ("kill", pid)
-    state = "nginx does not run, and another" if stopped else "Another"
-    return Place(
-        Layer.PROXY if whose == "nginx" else Layer.APPLICATION,
-        f"{state} program has its port {port}: {who}"
-        if stopped
-        else f"{state} program has the port of {whose}, {port}: {who}",
-        Fix(
-            f"Find out what it is and who needs it; give it another port or stop it, then start "
-            f"{unit_of}.",
-            f"{unit_of} listens on port {port}. {_WORKS}",
-            Auto.ASK,
-            commands=(("ps", "-fp", pid), stop, ("systemctl", "start", unit_of)),
-        ),
-        (failed.seen, f"net.listeners from server: port {port} is held by {who}"),
-    )
 
 
 def _in_service(own: Evidence) -> Place:
@@ -352,6 +301,18 @@ def _on_the_way(failed: Evidence, own: Evidence, case: Case) -> Place:
     traces = [a for a in attempts(case) if probe and a.controller == probe]
     traces = [a for a in traces if a.source in _TRACES]
     seen = [f"asked on the server itself: {own.seen}"]
+    if not traces and failed.facts.get("ended") == "timeout":
+        return Place(
+            Layer.L3,
+            f"{failed.vantage} connects, and what it sends then does not arrive",
+            Fix(
+                "Packets of some size or kind are lost between there and the server: look at the "
+                "MTU of every interface on the way (`ip link`), then at filters and tunnels.",
+                _WORKS,
+                commands=(("ip", "link"), ("tracepath", "-n", _host(case))),
+            ),
+            (*seen, "the connection is made; neither nginx nor the service has its request"),
+        )
     if not traces:
         return Place(
             layer,

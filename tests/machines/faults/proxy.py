@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machines.faults.bench import WASH
+from machines.faults.bench import REMOTE_PYTHON, WASH
 from machines.faults.fault import (
     Fault,
     NotInjected,
@@ -148,11 +148,20 @@ FAULTS = (
     Fault("px-upstream-refused", (server("systemctl stop ptslink.socket ptslink.service"),),
           (server("systemctl start ptslink.socket ptslink.service && sleep 1"),)),
     Fault("px-upstream-timeout",
+          (server(f"systemd-run -q --collect --unit fault-mute {REMOTE_PYTHON} -c "
+                  "'import socket, time; s = socket.create_server((\"127.0.0.1\", 3009), backlog=0); "
+                  "held = [socket.create_connection((\"127.0.0.1\", 3009))]; time.sleep(600)' "
+                  "&& sleep 0.5"),
+           edit("s#server 127.0.0.1:3000;#server 127.0.0.1:3009;#")),
+          (*UNDO, server("systemctl stop fault-mute")), site_options=("--timeout", "8"),
+          variant="a program that accepts nobody"),
+    # What nginx reports as its timeout is the rule's doing.
+    Fault("fw-answers-taken",
           (server("nft add table inet fault && nft add chain inet fault i "
                   "'{ type filter hook input priority -10; }' && "
                   "nft add rule inet fault i iif lo tcp dport 3000 drop"),),
           (server("nft delete table inet fault"),), site_options=("--timeout", "8"),
-          variant="dropped on loopback"),
+          variant="arriving on loopback"),
     Fault("px-https-redirect", (edit(in_location("return 301 https://$host$request_uri;")),), UNDO),
     Fault("px-path-rewrite",
           (edit("s#proxy_pass http://ptslink;#proxy_pass http://ptslink/elsewhere/;#"),), UNDO),

@@ -21,6 +21,7 @@ BLAMED: Mapping[str, tuple[Party, ...]] = {
     "l3-device": (_P.SITE,),
     "l3-wrong-server-ip": (_P.DEVICE,),
     "l3-no-return-route": (_P.MACHINE,),
+    "l3-interface": (_P.MACHINE,),
     "l3-rp-filter": (_P.MACHINE,),
     "l3": (_P.PATH,),
     "tcp-service-down": (_P.UNIT, _P.SERVICE, _P.NGINX),

@@ -139,7 +139,8 @@ def keep(*paths: str) -> str:
     return (
         f"rm -rf {KEPT}; mkdir -p {KEPT} && "
         f"for p in {quoted}; do if [ -e $p ] || [ -L $p ]; then "
-        f"cp -a --parents $p {KEPT}/; fi; done"
+        # Behind a link lies what is written.
+        f"cp -a --parents $p $(readlink -e $p) {KEPT}/; fi; done"
     )
 
 
@@ -148,7 +149,8 @@ def give_back(*paths: str) -> str:
     quoted = " ".join(map(shlex.quote, paths))
     return (
         f"for p in {quoted}; do if [ -e {KEPT}$p ] || [ -L {KEPT}$p ]; then "
-        f"rm -rf $p; cp -a {KEPT}$p $p; else rm -rf $p; fi; done"
+        f"rm -rf $p; cp -a {KEPT}$p $p; t=$(readlink -m $p); "
+        f"[ $t = $p ] || [ ! -e {KEPT}$t ] || cp -a {KEPT}$t $t; else rm -rf $p; fi; done"
     )
 
 

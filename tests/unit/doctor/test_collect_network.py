@@ -269,7 +269,7 @@ def test_addresses() -> None:
     facts = network.read_addresses(capture("ip-addr.json"))
     own = {(one["address"], one["scope"]) for one in facts["addresses"]}
     assert ("10.77.1.10", "global") in own
-    assert {"name": "eth0", "up": True, "mtu": 1500} in facts["interfaces"]
+    assert {"name": "eth0", "up": True, "arp": True, "mtu": 1500} in facts["interfaces"]
 
 
 def test_fail2ban() -> None:

@@ -130,6 +130,7 @@ def test_a_file_that_no_include_names_is_the_fault(tmp_path: Any, name: str, com
     (tmp_path / name).write_text("# ptslink\n" + SITE)
     (tmp_path / "conf.d" / "gzip.conf").write_text("gzip on;\n")
     read = configured(tmp_path, other="server { listen 80; return 404; }")
+    assert f"{tmp_path}/other" in read.facts["files"]
     left = nginx_collector.unread(tmp_path, read.facts["files"])
     assert left == [f"{tmp_path}/{name}"]
     told = seen("nginx.config", **{**read.facts, "unread": left})
@@ -511,3 +512,82 @@ def test_a_certificate_that_nginx_cannot_use_is_told_from_its_configuration(
                    test_ok=False, test_message=message)  # fmt: skip
     refused = dataclasses.replace(SILENT, facts=SILENT.facts | {"errno": "ECONNREFUSED"})
     assert verdict(refused, process).findings[0].id == named
+
+
+def unit_asked(**facts: Any) -> str:
+    """The class of the fix that starts a stopped nginx, where its unit is so."""
+    unit = seen("host.unit", unit="nginx.service", active="inactive", sub="dead", load="loaded",
+                result="success", enabled="enabled", **facts)  # fmt: skip
+    refused = dataclasses.replace(SILENT, facts=SILENT.facts | {"errno": "ECONNREFUSED"})
+    nobody = seen("net.listeners", ports=[80], listeners=[])
+    found = verdict(refused, unit, nobody).findings[0]
+    assert found.id == "tcp-service-down"
+    return found.fix.auto.value
+
+
+def test_a_unit_is_started_unasked_only_where_nothing_keeps_it_from_starting() -> None:
+    path = "/etc/systemd/system/nginx.service.d/x.conf"
+    assert unit_asked() == "yes"
+    assert unit_asked(set=[[path, "LimitNOFILE=4096"]]) == "yes"
+    assert unit_asked(set=[[path, "ConditionPathExists=/nonexistent"]]) == "ask"
+    assert unit_asked(set=[[path, "Requires=nosuch.service"]]) == "ask"
+
+
+def test_a_controller_whose_texts_are_no_messages_is_named_and_no_timer_on_the_way() -> None:
+    ends = [link("lost-fin", 3.02, at=NOW - 10 + n * 4, messages_in=1, messages_out=0,
+                 notes=["unreadable"], closed_by="transport", transport="fin")
+            for n in range(3)]  # fmt: skip
+    first = verdict(service_config(), records(links=ends, now=NOW)).findings[0]
+    assert first.id == "ws-message-unreadable"
+
+
+def test_a_controller_that_closes_every_link_before_a_word_is_not_healthy() -> None:
+    ends = [link("closed-1000-by-peer", 0.01, at=NOW - 8 + n, messages_in=0, closed_by="peer",
+                 close_sent=[1000, ""], close_rcvd=[1000, ""]) for n in range(6)]  # fmt: skip
+    found = verdict(service_config(), records(links=ends, now=NOW)).findings
+    assert [one.id for one in found] == ["ws-closed-by-controller"]
+    assert verdict(service_config(), records(links=ends[:1], now=NOW)).healthy
+
+
+# how a request was logged that nobody could read, or that is none of the link's -> what is found
+UNREAD_REQUESTS = [
+    ("GET /ptsWebSocket http/1.1", 400, ["hs-malformed-request"]),
+    ("GET /ptsWebSocket HTTP/2.0", 505, ["hs-malformed-request"]),
+    ("GET /wp-login.php http/1.1", 400, []),
+]
+
+
+@pytest.mark.parametrize(("request_line", "status", "ids"), UNREAD_REQUESTS)
+def test_a_request_for_the_link_that_nginx_cannot_read_is_not_a_scanner_s(
+    request_line: str, status: int, ids: list[str]
+) -> None:
+    lines = "".join(
+        f'198.51.100.20 - - [18/Nov/2026:11:06:4{n} +0000] "{request_line}" {status} 150 "-" "-"\n'
+        for n in range(6)
+    )
+    found = verdict(*logged(lines), service_config(), records(now=NOW + 6)).findings
+    assert [one.id for one in found] == ids
+
+
+# how the server's interface is -> what is told of it
+INTERFACES = [
+    ({"up": False}, "eth0 is down"),
+    ({"arp": False}, "NOARP"),
+    ({"mtu": 68}, "MTU of 68"),
+    ({"name": "lo", "up": False}, "lo is down"),
+    ({}, None),
+    ({"name": "docker0", "up": False}, None),  # nobody's way to the link
+]
+
+
+@pytest.mark.parametrize(("state", "told"), INTERFACES)
+def test_an_interface_of_the_server_that_cannot_carry_the_link_is_named(
+    state: dict[str, Any], told: str | None
+) -> None:
+    interface = {"name": "eth0", "up": True, "arp": True, "mtu": 1500, **state}
+    own = {"address": "192.0.2.7", "family": "ipv4", "prefix": 24, "interface": "eth0",
+           "scope": "global"}  # fmt: skip
+    addresses = seen("net.addresses", addresses=[own], interfaces=[interface])
+    first = verdict(SILENT, addresses, LISTENING).findings[0]
+    assert (first.id == "l3-interface-unfit") is (told is not None)
+    assert (told or "") in str(first.match.evidence)

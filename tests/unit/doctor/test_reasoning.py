@@ -125,7 +125,9 @@ def test_who_answers_on_a_port_of_the_link_is_not_the_service_until_it_says_so(
                        {"running": hop == "service", "test_ok": True}, 1.0, "server")  # fmt: skip
     first = findings(failing_try(hop, port), process,
                      seen("net.listeners", listeners=[listener], ports=[port]))[0]  # fmt: skip
-    assert f"{port}: python3 (pid 4711)" in first.title
+    assert first.id == "tcp-port-taken"
+    assert f"port {port} of" in str(first.match.evidence)
+    assert "python3 (pid 4711, odd.service)" in str(first.match.evidence)
     assert ("systemctl", "disable", "--now", "odd.service") in first.fix.commands
 
 

@@ -37,8 +37,6 @@ NGINX_WELL = hop("nginx", 80, OK, "101", status=101, accept_ok=True)
 TEAPOT = hop("nginx", 80, FAILED, "HTTP 418", status=418)
 RULE = "inet odd i: tcp dport 80 reject with tcp-reset"
 FIREWALL = seen("net.firewall", port=80, family="ipv4", verdict="accept", maybe=[RULE])
-STRANGER = {"port": 80, "process": "python3", "pid": 4711, "unit": "odd.service",
-            "address": "0.0.0.0", "family": "ipv4", "queue": 0, "backlog": 128}  # fmt: skip
 STOPPED = Evidence("nginx.process", FAILED, "nginx does not run (inactive)",
                    {"running": False, "test_ok": True}, 1.0, "server")  # fmt: skip
 
@@ -83,9 +81,6 @@ PLACES: list[tuple[list[Evidence], str, str, str]] = [
     ([step("ws.ping", "reset", ended="rst"), SERVICE_WELL,
       hop("nginx", 80, FAILED, status=101, ended="rst"), FIREWALL],
      "unlisted-tcp", "a firewall rule takes some of their packets", "counter"),
-    ([STOPPED, upgrade(first_bytes="68656c6c6f"), SERVICE_WELL,
-      seen("net.listeners", listeners=[STRANGER], ports=[80])],
-     "unlisted-proxy", "another program has its port 80: python3 (pid 4711)", "start nginx"),
     ([STOPPED], "unlisted-proxy", "nginx does not run", "Start it"),
     # The server is well by its own tries.
     ([upgrade(418), SERVICE_WELL, NGINX_WELL, records()], "unlisted-http-upgrade",

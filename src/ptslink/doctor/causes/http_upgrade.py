@@ -258,9 +258,14 @@ _MALFORMED = frozenset(
 
 
 def _malformed(case: Case) -> Match | None:
+    _, served = _paths(case)
+
     def broken(a: Attempt) -> bool:
         if a.speaks_proxy_protocol:
             return False  # what a balancer puts before it
+        nameless = a.source == "nginx" and not a.controller and not a.upgrade
+        if nameless and (a.asked or "").startswith("/") and link_path(a.asked or "") not in served:
+            return False  # a scanner's
         if a.first_bytes[:2] == b"\x16\x03" or (a.path is not None and not a.path.startswith("/")):
             return False
         if a.code in _MALFORMED:
@@ -437,6 +442,8 @@ def _auth(case: Case) -> Match | None:
         lines.append(f"Asked for: {challenge}")
     if scheme:
         lines.append(f"Sent: {scheme} credentials")
+    if service_config(case, "controllers").get("users"):
+        lines.append("The service's configuration has users in [controllers].")
     signed = (seen.code or "").startswith("signature-")
     if signed and (seen.hop == "nginx" or seen.source == "nginx"):
         lines.append("A proxy rewrites the head, so that no signature can match behind it.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
@@ -188,7 +188,55 @@ def _own_addresses(case: Case) -> str | None:
         for one in case.fact("net.addresses", "addresses") or ()
         if one.get("scope") == "global"
     ]
-    return f"server: its addresses are {listed(found)}" if found else None
+    if not found and case.first("net.addresses") is None:
+        return None
+    told = f"server: its addresses are {listed(found) or 'none but that of loopback'}"
+    reach = reach_of(case)
+    dialled = {one.address for one in reach.connects}
+    missing = [one for one in dialled if not reach.is_server(one)]
+    return told + (f", and {listed(missing)} is none of them" if missing else "")
+
+
+#: What every interface carries (RFC 8200 5); below that, packets of the link are lost. Bytes.
+_LEAST_MTU = 1280
+
+
+def _interface_unfit(case: Case) -> Match | None:
+    """The server's own interface cannot carry the link, whatever is right above it."""
+    silent = [
+        piece
+        for piece in case.evidence
+        if piece.status is Status.FAILED
+        and (
+            piece.facts.get("ended") == "timeout"
+            or piece.facts.get("errno") in ("ETIMEDOUT", "EHOSTUNREACH")
+        )
+    ]
+    used = {one.get("interface") for one in case.fact("net.addresses", "addresses") or ()} | {"lo"}
+    odd = [
+        f"server: {one['name']} {what}"
+        for one in case.fact("net.addresses", "interfaces") or ()
+        if one["name"] in used
+        for what in _unfit(one)
+    ]
+    if not silent or not odd:
+        return None
+    return Match(
+        STRONG,
+        (f"{silent[0].probe} from {silent[0].vantage}: {silent[0].seen}", *odd),
+        ("fw-upstream-drop", "l3-mtu-blackhole", "l3-asymmetric-stateful-fw", "l3-no-return-route",
+         "tcp-service-down", "app-event-loop-blocked", "px-upstream-timeout"),
+    )  # fmt: skip
+
+
+def _unfit(interface: Mapping[str, Any]) -> Iterator[str]:
+    if not interface["up"]:
+        yield "is down" + (" (loopback: nginx reaches the service by it)"
+                           if interface["name"] == "lo" else "")  # fmt: skip
+    if interface.get("arp") is False:
+        yield "asks nobody for a hardware address (NOARP)"
+    if (interface.get("mtu") or _LEAST_MTU) < _LEAST_MTU:
+        yield f"has an MTU of {interface['mtu']} bytes"
 
 
 def _no_return_route(case: Case) -> Match | None:
@@ -274,7 +322,8 @@ def _asymmetric(case: Case) -> Match | None:
     if not both and not half_open:
         return None
     return Match(
-        STRONG if both else LIKELY,
+        # A wrong TTL of the server's own looks the same.
+        LIKELY,
         lines(
             str(failed),
             f"server: SYN arrived from {listed(syns)}; SYN-ACK left to {listed(both)}"
@@ -388,6 +437,25 @@ def _queue_full(reach: Reach) -> bool:
 
 
 CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "l3-interface-unfit",
+        Layer.L3,
+        "A network interface of the server is not as the link needs it",
+        Fix(
+            "Bring it back to what the machine's network configuration says, and find out what "
+            "changed it.",
+            "`ip link` shows it up, with ARP and an MTU of 1280 bytes or more.",
+            Auto.ASK,
+            commands=(("ip", "addr"), ("ip", "link")),
+        ),
+        _interface_unfit,
+        aftermath=(
+            "l3-no-return-route",
+            "fw-upstream-drop",
+            "l3-mtu-blackhole",
+            "px-upstream-timeout",
+        ),
+    ),
     Cause(
         "l3-device-offline",
         Layer.L3,

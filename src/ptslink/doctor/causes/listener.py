@@ -6,7 +6,7 @@ from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Laye
 from ptslink.doctor.causes.reach import Reach, lines, listed, reach_of
 from ptslink.doctor.causes.unit import state_lines
 from ptslink.doctor.commands import journal, provision
-from ptslink.doctor.evidence import Case
+from ptslink.doctor.evidence import Case, Status
 
 #: The service and the proxy, and what starts them.
 _UNITS = ("nginx.service", "ptslink.service")
@@ -102,6 +102,58 @@ def _start(unit: str) -> Fix:
 def _listening(reach: Reach) -> str:
     found = [f"{one['address']}:{one['port']}" for one in reach.listeners or ()]
     return listed(found, 6) or "none"
+
+
+#: Who serves a port of the link; anybody else who answers there is not the service.
+_SERVING = (None, "nginx", "ptslink", "systemd")
+
+
+def _port_taken(case: Case) -> Match | None:
+    """Another program has a port of the link, and the link does not work there."""
+    stopped = case.fact("nginx.process", "running") is False
+    own = next((p for p in case.all("link.local") if p.status is Status.FAILED), None)
+    if not stopped and (own is None or own.facts.get("hop") != "service"):
+        return None
+    reach = reach_of(case)
+    failed = reach.failed("ECONNREFUSED", "ETIMEDOUT")
+    ports = {own.facts.get("port")} if own is not None else set()
+    ports |= {failed.port} if failed is not None else set()
+    if stopped and not ports:
+        ports = {next(iter(case.fact("net.listeners", "ports") or ()), 80)}
+    holder = next(
+        (
+            one
+            for one in reach.listeners or ()
+            if one["port"] in ports
+            and one.get("process") not in _SERVING
+            and not str(one.get("unit")).startswith(("nginx.", "ptslink."))
+            # Without a unit Python may be the service, started by hand.
+            and not (one["process"].startswith("python") and not one.get("unit") and not stopped)
+        ),
+        None,
+    )
+    if holder is None:
+        return None
+    whose = "ptslink" if own is not None and own.facts.get("hop") == "service" else "nginx"
+    pid, unit = str(holder.get("pid") or "PID"), holder.get("unit")
+    stop = ("systemctl", "disable", "--now", str(unit)) if unit else ("kill", pid)
+    return Match(
+        CERTAIN,
+        lines(
+            f"{own.probe} from {own.vantage}: {own.seen}" if own is not None else None,
+            f"server: port {holder['port']} of {whose} is held by {holder['process']} (pid {pid}"
+            + (f", {unit})" if unit else ")"),
+            "server: nginx does not run" if stopped else None,
+        ),
+        ruled_out=("tcp-service-down", "tcp-wrong-port", "hs-bad-accept", "app-no-confirmation"),
+        fix=Fix(
+            f"Find out what it is and who needs it; give it another port or stop it, then start "
+            f"{whose}.",
+            f"{whose} listens on port {holder['port']}, and the upgrade is answered with 101.",
+            Auto.ASK,
+            commands=(("ps", "-fp", pid), stop, ("systemctl", "start", whose)),
+        ),
+    )
 
 
 def _bind_loopback(case: Case) -> Match | None:
@@ -218,6 +270,14 @@ CAUSES: tuple[Cause, ...] = (
         ),
         _queue_full,
         aftermath=("px-upstream-timeout",),
+    ),
+    Cause(
+        "tcp-port-taken",
+        Layer.TCP,
+        "Another program has a port of the link",
+        Fix("Give that program another port.", "The service listens on its port.", Auto.ASK),
+        _port_taken,
+        aftermath=("tcp-service-down", "px-upstream-refused", "host-crash-loop"),
     ),
     Cause(
         "tcp-service-down",

@@ -166,6 +166,24 @@ def _closes(case: Case) -> Match | None:
     return Match(STRONG, _shown(hits, line), ("app-no-confirmation",))
 
 
+def _unreadable(case: Case) -> Match | None:
+    """What a controller sends is no message; it waits for a confirmation that cannot come."""
+    hits = ending(case, lambda link: "unreadable" in link.notes and not link.messages_out)
+    if not hits:
+        return None
+    told = [
+        str(event.get("message"))
+        for piece in case.all("service.records")
+        for event in piece.facts.get("events", [])
+        if event.get("code") == "unreadable"
+    ]
+    return Match(
+        STRONG,
+        _shown(hits, "Not one of its texts is a jsonPTS message.", *told[-1:]),
+        ("app-no-confirmation", "px-other-idle-timeout", "ws-device-idle-timeout"),
+    )
+
+
 def _bad_frame(case: Case) -> Match | None:
     hits = ending(
         case,
@@ -434,6 +452,18 @@ CAUSES: tuple[Cause, ...] = (
         Fix(_FIRMWARE, _STAYS, Auto.NO),
         _bad_frame,
         _LOOP,
+    ),
+    Cause(
+        "ws-message-unreadable",
+        Layer.WS_PROTOCOL,
+        "The controller sends text that is no jsonPTS message, so nothing is confirmed",
+        Fix(
+            "Look what the device is: another program may have its address and id. " + _FIRMWARE,
+            "Its texts are read and confirmed.",
+            Auto.NO,
+        ),
+        _unreadable,
+        (*_LOOP, "app-no-confirmation", "px-other-idle-timeout"),
     ),
     Cause(
         "ws-closed-by-controller",

@@ -3,7 +3,7 @@
 The evidence and its facts (a fact is left out where it could not be read):
 
 ``net.addresses``  ``addresses``: [{``address``, ``family`` ipv4|ipv6, ``prefix``, ``interface``,
-    ``scope``}]; ``interfaces``: [{``name``, ``up``, ``mtu``}]
+    ``scope``}]; ``interfaces``: [{``name``, ``up``, ``arp``, ``mtu``}]
 ``net.routes``  ``default``: {``ipv4``: bool, ``ipv6``: bool}; ``interface``: of the IPv4 default
 ``net.route_to``  one per peer asked for: ``peer``, ``reachable``, ``interface``, ``source``,
     ``error``
@@ -187,6 +187,7 @@ def read_addresses(text: str) -> dict[str, Any]:
     for link in json.loads(text):
         interfaces.append(
             {"name": link["ifname"], "up": "LOWER_UP" in link.get("flags", []),
+             "arp": not {"NOARP", "BROADCAST"} <= {*link.get("flags", [])},
              "mtu": link.get("mtu")}
         )  # fmt: skip
         addresses += [

@@ -59,12 +59,12 @@ def read_config(parsed: Mapping[str, Any]) -> dict[str, Json]:
         f"{Path(str(item.get('file', ''))).name}: {item.get('error')}"
         for item in parsed.get("errors", [])
     ]
-    files = [str(item["file"]) for item in parsed.get("config", [])]
     top: list[Directive] = [d for item in parsed.get("config", []) for d in item["parsed"]]
     http = [d for block in top if block["directive"] == "http" for d in block["block"]]
     events = [d for block in top if block["directive"] == "events" for d in block["block"]]
+    main = [str(item["file"]) for item in parsed.get("config", [])]
     return {
-        "files": files,
+        "files": list(dict.fromkeys((*main, *_files(top)))),
         "errors": errors,
         "sites": sites(http, top),
         "upstreams": {
@@ -78,6 +78,14 @@ def read_config(parsed: Mapping[str, Any]) -> dict[str, Json]:
         "worker_connections": _number_of(events, "worker_connections") or 512,
         "worker_rlimit_nofile": _number_of(top, "worker_rlimit_nofile"),
     }
+
+
+def _files(directives: Iterable[Directive]) -> Iterator[str]:
+    """The files that directives stand in: all that are included, but for empty ones."""
+    for one in directives:
+        if one.get("file"):
+            yield str(one["file"])
+        yield from _files(one.get("block") or ())
 
 
 def sites(http: Sequence[Directive], top: Sequence[Directive] = ()) -> list[dict[str, Json]]:

@@ -18,9 +18,9 @@ from machines.mutations.mutation import (
 )
 from machines.mutations.system import System, allowed_ports, rules
 
-_UFW = "/etc/ufw"
+_UFW = ("/etc/ufw", "/etc/default/ufw")
 _RELOADED = server("ufw reload >/dev/null")
-_UNDO_UFW = (server(give_back(_UFW)), _RELOADED)
+_UNDO_UFW = (server(give_back(*_UFW)), _RELOADED)
 
 
 def _way(port: int) -> Way | None:
@@ -36,7 +36,7 @@ def _ways(system: System) -> Iterator[tuple[int, Way]]:
 
 def _by_ufw(kind_: str, what: str, lines: str, way: Way, *things: str) -> Mutation:
     return Mutation(kind_, what, Truth((Party.FIREWALL,), things, what),
-                    (server(f"{keep(_UFW)} && {lines}"),), _UNDO_UFW, way)  # fmt: skip
+                    (server(f"{keep(*_UFW)} && {lines}"),), _UNDO_UFW, way)  # fmt: skip
 
 
 @kind("ufw-removed")
