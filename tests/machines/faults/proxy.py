@@ -149,7 +149,8 @@ FAULTS = (
           (server("systemctl start ptslink.socket ptslink.service && sleep 1"),)),
     Fault("px-upstream-timeout",
           (server(f"systemd-run -q --collect --unit fault-mute {REMOTE_PYTHON} -c "
-                  "'import socket, time; s = socket.create_server((\"127.0.0.1\", 3009), backlog=0); "
+                  "'import socket, time; "
+                  "s = socket.create_server((\"127.0.0.1\", 3009), backlog=0); "
                   "held = [socket.create_connection((\"127.0.0.1\", 3009))]; time.sleep(600)' "
                   "&& sleep 0.5"),
            edit("s#server 127.0.0.1:3000;#server 127.0.0.1:3009;#")),
