@@ -365,7 +365,7 @@ def _unexplained(
     """
 
     def step(piece: Evidence) -> Layer | None:
-        if piece.status is not Status.FAILED or not counts(piece):
+        if piece.status is not Status.FAILED or not counts(piece) or _replaced(piece, case):
             return None
         return None if _connected_later(piece, case) else layer_of(piece)
 
@@ -397,6 +397,19 @@ def counts(piece: Evidence) -> bool:
     version) says so with the fact ``variation``: its failure is information, not a fault.
     """
     return not piece.facts.get("variation", False)
+
+
+def _replaced(piece: Evidence, case: Case) -> bool:
+    """Whether it is a unit that somebody stopped, and the link works all the same by every try of
+    this machine's: another server has its place."""
+    stopped = (piece.facts.get("active"), piece.facts.get("result")) == ("inactive", "success")
+    tries = case.all("link.local")
+    return (
+        piece.probe == "host.unit"
+        and stopped
+        and {p.facts.get("hop") for p in tries} == {"nginx", "service"}
+        and all(p.status is Status.OK for p in tries)
+    )
 
 
 def _connected_later(piece: Evidence, case: Case) -> bool:

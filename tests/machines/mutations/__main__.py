@@ -100,7 +100,7 @@ def selected(
     fixed = {line for line in FIXED.read_text().splitlines() if line and line[0] != "#"}
     drawn = sample({name: [*mutations] for name, mutations in found.items()}, seed, count)
     names = {one.name for one in drawn}
-    return [one for one in every if one.name in fixed and one.name not in names] + drawn
+    return [one for one in every if one.fixed_name in fixed and one.name not in names] + drawn
 
 
 def run(chosen: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:

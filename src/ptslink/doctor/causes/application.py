@@ -473,7 +473,10 @@ def _ip_trust_lines(case: Case) -> list[str] | None:
         str(line.get("client"))
         for piece in case.all("nginx.access")
         for line in piece.facts["lines"]
-        if line.get("controller") and not _loopback(line.get("client"))
+        if line.get("controller")
+        and not _loopback(line.get("client"))
+        # The doctor dials this machine's own address, too.
+        and not str(line["controller"]).startswith(PROBE_ID_PREFIX)
     } | _on_nginx(case)
     behind: list[Mapping[str, Json]] = [
         record

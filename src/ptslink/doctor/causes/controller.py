@@ -193,7 +193,8 @@ def _shared_nat(case: Case) -> Match | None:
     by_peer: dict[str, dict[str, list[Attempt]]] = {}
     for controller, tries in _traced(case).items():
         for attempt in tries:
-            if attempt.client:
+            # Each try of a probe has an id of its own: they are no controllers of one site.
+            if attempt.client and not attempt.by_probe:
                 row = by_peer.setdefault(attempt.client, {})
                 row.setdefault(controller, []).append(attempt)
     for peer, row in by_peer.items():
