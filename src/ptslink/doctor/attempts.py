@@ -120,6 +120,9 @@ class Attempt:
 
         One that came with a controller's own id speaks for that controller.
         """
+        if self.source == "nginx" and self.by_probe and self.code is None:
+            # nginx logs a try at once, the service some moments later: its answer is told already.
+            return self.by == "backend" and self.status in (401, 403)
         if self.source not in _PROBES or self.code not in _JUDGED:
             return False
         return not self.controller or self.by_probe or self.code != "controller-not-allowed"
