@@ -561,7 +561,8 @@ def _no_graceful_stop(case: Case) -> Match | None:
             link
             for link in links(case)
             if link.began < start - 0.5
-            and -0.5 <= start - link.at <= grace
+            # The next start sets down the ends of links that nobody could record.
+            and -(3.0 if link.code == "ended-unclean" else 0.5) <= start - link.at <= grace
             and (link.lost or not link.code)
         ]
         polite = [
