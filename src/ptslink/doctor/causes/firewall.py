@@ -23,14 +23,20 @@ def _filtered(reach: Reach) -> tuple[Connect | None, Mapping[str, Any]] | None:
             return None
         if reach.dnat(failed.port):
             return None  # the rules speak of another port or machine then
-        for source in (None, *reach.unanswered(failed.port)):
-            facts = reach.firewall(failed.port, failed.family, source)
-            if facts is not None and facts["verdict"] in ("drop", "reject"):
-                return failed, facts
-        return None
+        facts = _refusing(reach, failed)
+        return None if facts is None else (failed, facts)
     if reach.site or not reach.link_ports:
         return None
     return _closed_to_all(reach)
+
+
+def _refusing(reach: Reach, failed: Connect) -> Mapping[str, Any] | None:
+    """What is known of the filter, where it refuses everybody or one of those who knocked."""
+    for source in (None, *reach.syns(failed.port)):
+        facts = reach.firewall(failed.port, failed.family, source)
+        if facts is not None and facts["verdict"] in ("drop", "reject"):
+            return facts
+    return None
 
 
 def _closed_to_all(reach: Reach) -> tuple[None, Mapping[str, Any]] | None:
@@ -233,7 +239,7 @@ def _firewalld(case: Case) -> Match | None:
         return Match(LIKELY, _rule_lines(reach, None, found[1]), fix=_allow(found[1]))
     if failed.ms > AT_ONCE_MS or failed.on_the_way:
         return None
-    facts = reach.firewall(failed.port, failed.family)
+    facts = _refusing(reach, failed)
     errors = reach.icmp_errors()
     rejects = facts is not None and facts["verdict"] == "reject"
     if reach.server_seen and not rejects and not errors:

@@ -216,7 +216,8 @@ def _interface_unfit(case: Case) -> Match | None:
     odd = [
         f"server: {one['name']} {what}"
         for one in case.fact("net.addresses", "interfaces") or ()
-        if one["name"] in used
+        # One that is down may have lost its address as well.
+        if one["name"] in used or used == {"lo"}
         for what in _unfit(one)
     ]
     if not silent or not odd:
