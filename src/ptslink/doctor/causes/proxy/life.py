@@ -42,6 +42,14 @@ def _not_running(case: Case) -> Match | None:
             for entry in site["listen"]
             if entry["ssl"] and not site["settings"]["ssl_certificate"]
         ]
+    if "duplicate default server" in message:
+        lines += [
+            f"{site['file']} line {entry.get('line') or site['line']}: default_server of port "
+            f"{entry['port']}"
+            for site in case.fact("nginx.config", "sites") or ()
+            for entry in site["listen"]
+            if entry["default"]
+        ]
     return match(None, CERTAIN, *lines, ruled_out=("px-map-missing", "tcp-service-down"))
 
 

@@ -121,8 +121,10 @@ def _default_server(case: Case) -> Match | None:
         lines.append(
             f"{got['file']} line {got['line']} answers it ({' '.join(got['names']) or 'default'})."
         )
+        names = " ".join(right["names"])
         lines.append(
-            f"The link is in {right['file']} line {right['line']} ({' '.join(right['names'])})."
+            f"The link is in {right['file']} line {right['line']} "
+            + (f"(server_name {names})." if names else "(it has no server_name).")
         )
     out = ("px-location-404", "px-https-redirect", "hs-malformed-request")
     return match(seen, STRONG if wrong else LIKELY, *lines, ruled_out=out)
