@@ -47,6 +47,7 @@ BLAMED: Mapping[str, tuple[Party, ...]] = {
     "tls": (_P.NGINX,),
     "px": (_P.NGINX,),
     "px-certificate": (_P.CERTIFICATE, _P.FILE),
+    "px-proxy-protocol-sent": (_P.PATH, _P.DEVICE),
     "px-upstream": (_P.SERVICE, _P.UNIT),
     "px-connect-failed": (_P.MACHINE, _P.FIREWALL),
     "px-selinux": (_P.MACHINE,),

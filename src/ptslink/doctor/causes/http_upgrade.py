@@ -263,9 +263,9 @@ def _malformed(case: Case) -> Match | None:
     def broken(a: Attempt) -> bool:
         if a.speaks_proxy_protocol:
             return False  # what a balancer puts before it
-        nameless = a.source == "nginx" and not a.controller and not a.upgrade
-        if nameless and (a.asked or "").startswith("/") and link_path(a.asked or "") not in served:
-            return False  # a scanner's
+        asked = a.asked or ""
+        if a.source == "nginx" and not a.method and asked[:1] == "/" and link_path(asked) in served:
+            return True  # HTTP/0.9, or no HTTP at all, but it is the link's path
         if a.first_bytes[:2] == b"\x16\x03" or (a.path is not None and not a.path.startswith("/")):
             return False
         if a.code in _MALFORMED:
