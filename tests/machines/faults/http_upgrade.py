@@ -92,7 +92,8 @@ FAULTS = (
     row("hs-id-unknown", _LIST, twin=f"--id {_LISTED}"),
     row("hs-auth-mismatch", config("controllers", 'users = { pump = "right" }'),
         twin="--login pump --password right"),
-    row("hs-slow-handshake", wait=10),
+    # Three tries, each of which takes four seconds.
+    row("hs-slow-handshake", wait=16),
     Fault("hs-bad-accept",
           (server("cp /etc/nginx/conf.d/ptslink.conf /run/doctor/nginx.kept && sed -i "
                   "'/proxy_pass http/i proxy_hide_header Sec-WebSocket-Accept;' "

@@ -365,7 +365,13 @@ def _is_json_pts(text: str) -> bool:
 def _no_confirmation(case: Case) -> Match | None:
     hits = ending(
         case,
-        lambda link: (link.messages_in or 0) >= 2 and link.messages_out == 0 and link.code != "",
+        lambda link: (
+            (link.messages_in or 0) >= 2
+            and link.messages_out == 0
+            and link.code != ""
+            # 1011 says why.
+            and not (link.close_sent and link.close_sent[0] == 1011)
+        ),
     )
     journal = case.fact("service.live", "health") or {}
     state = journal.get("journal") if isinstance(journal, dict) else None
