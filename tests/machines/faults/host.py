@@ -87,6 +87,7 @@ FAULTS = (
             server("systemctl stop ptslink.socket ptslink.service && mount -t tmpfs -o mode=0750 "
                    "fault /var/lib/ptslink && chown ptslink: /var/lib/ptslink "
                    "&& systemctl start ptslink.socket ptslink.service"),
+            WASH,
         ),
         (
             server("systemctl stop ptslink.socket ptslink.service; umount -l /var/lib/ptslink; "

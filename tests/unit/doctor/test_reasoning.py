@@ -156,3 +156,16 @@ def test_the_last_words_are_the_process_s_own() -> None:
 def test_the_link_is_tried_before_the_logs_are_read_that_say_what_became_of_it() -> None:
     rooms = list(_ROOMS)
     assert rooms.index("service") < rooms.index("nginx")
+
+
+# the unit that the listener's process is said to belong to -> whether it is somebody else's
+HOLDERS = [("init.scope", False), ("ptslink.service", False), ("odd.service", True)]
+
+
+@pytest.mark.parametrize(("unit", "foreign"), HOLDERS)
+def test_a_socket_that_systemd_handed_on_is_the_service_s_own(unit: str, foreign: bool) -> None:
+    listener = {"address": "0.0.0.0", "port": 3000, "family": "ipv4", "process": "python",
+                "pid": 4711, "unit": unit, "queue": 0, "backlog": 128}  # fmt: skip
+    found = findings(failing_try("service", 3000, ended="timeout"),
+                     seen("net.listeners", listeners=[listener], ports=[80]))  # fmt: skip
+    assert ("tcp-port-taken" in [one.id for one in found]) is foreign

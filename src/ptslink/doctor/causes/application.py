@@ -304,7 +304,7 @@ def _nobody_runs(case: Case) -> bool:
 def _loop_blocked(case: Case) -> Match | None:
     looping = any(
         piece.facts.get("unit") == "ptslink.service"
-        and piece.facts.get("active") in ("activating", "failed", "inactive")
+        and piece.facts.get("active") in ("activating", "failed")
         for piece in case.all("host.unit")
     )
     if looping or _nobody_runs(case):
@@ -340,7 +340,7 @@ def _loop_blocked(case: Case) -> Match | None:
                      f"service should ping every {configured.ping_interval:g} s.")  # fmt: skip
     lines += [f"Asked directly, the service does not answer: {mute[0].seen}"] if mute else []
     lines += [f"The log: {told[-1]['text'][:160]}"] if told else []
-    out = ("px-read-timeout-60", "px-upstream-timeout", "ws-ping-unanswered")
+    out = ("px-read-timeout-60", "px-upstream-timeout", "ws-ping-unanswered", "tcp-port-taken")
     return match(hang, STRONG, *lines, ruled_out=out)
 
 

@@ -168,6 +168,7 @@ def _drop(case: Case) -> Match | None:
         CERTAIN if reach.watch is not None and failed is not None else STRONG,
         _rule_lines(reach, failed, facts),
         ruled_out=("fw-upstream-drop", "fw-site-egress-block", "l3-no-return-route",
+                           "l3-asymmetric-stateful-fw",
                    "l3-rp-filter-asymmetric", "tcp-service-down", "nat-forward-missing-or-hairpin"),
         fix=_allow(facts),
     )  # fmt: skip
@@ -303,6 +304,7 @@ def _output(case: Case) -> Match | None:
                     f"{rules[0][0]}" + (f" ({rules[0][1]} packets so far)" if rules[0][1] else ""),
                 ),
                 ruled_out=("fw-upstream-drop", "fw-site-egress-block", "l3-no-return-route",
+                           "l3-asymmetric-stateful-fw",
                            "l3-packet-loss", "l3-mtu-blackhole", "tcp-service-down",
                            "tcp-half-open-ghost", "app-event-loop-blocked", "px-upstream-timeout",
                            "px-upstream-refused", "px-connect-failed"),

@@ -120,13 +120,17 @@ def _port_taken(case: Case) -> Match | None:
     ports |= {failed.port} if failed is not None else set()
     if stopped and not ports:
         ports = {next(iter(case.fact("net.listeners", "ports") or ()), 80)}
+    units = [reach.unit(name) or {} for name in _UNITS]
+    ours = {unit.get("pid") for unit in units} - {None}
     holder = next(
         (
             one
             for one in reach.listeners or ()
             if one["port"] in ports
             and one.get("process") not in _SERVING
-            and not str(one.get("unit")).startswith(("nginx.", "ptslink."))
+            and one.get("pid") not in ours
+            # A socket that systemd opened and handed on is said to be init's.
+            and not str(one.get("unit")).startswith(("nginx.", "ptslink.", "init.scope"))
             # Without a unit Python may be the service, started by hand.
             and not (one["process"].startswith("python") and not one.get("unit") and not stopped)
         ),
@@ -137,8 +141,11 @@ def _port_taken(case: Case) -> Match | None:
     whose = "ptslink" if own is not None and own.facts.get("hop") == "service" else "nginx"
     pid, unit = str(holder.get("pid") or "PID"), holder.get("unit")
     stop = ("systemctl", "disable", "--now", str(unit)) if unit else ("kill", pid)
+    # Where the service was stopped, somebody may have put another server into its place.
+    state = (units[1].get("active"), units[1].get("result"))
+    meant = whose == "ptslink" and state == ("inactive", "success")
     return Match(
-        CERTAIN,
+        LIKELY if meant else CERTAIN,
         lines(
             f"{own.probe} from {own.vantage}: {own.seen}" if own is not None else None,
             f"server: port {holder['port']} of {whose} is held by {holder['process']} (pid {pid}"
