@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ptslink.doctor.cause import CERTAIN, LIKELY, STRONG, Auto, Cause, Fix, Layer, Match
 from ptslink.doctor.causes.reach import Reach, lines, listed, reach_of
 from ptslink.doctor.causes.unit import state_lines
@@ -108,6 +111,14 @@ def _listening(reach: Reach) -> str:
 _SERVING = (None, "nginx", "ptslink", "systemd")
 
 
+def _foreign(listener: Mapping[str, Any]) -> bool:
+    """Whether a listener is neither nginx nor the service. A socket that systemd opened and handed
+    on is said to be init's."""
+    return listener.get("process") not in _SERVING and not str(listener.get("unit")).startswith(
+        ("nginx.", "ptslink.", "init.scope")
+    )
+
+
 def _port_taken(case: Case) -> Match | None:
     """Another program has a port of the link, and the link does not work there."""
     stopped = case.fact("nginx.process", "running") is False
@@ -127,10 +138,8 @@ def _port_taken(case: Case) -> Match | None:
             one
             for one in reach.listeners or ()
             if one["port"] in ports
-            and one.get("process") not in _SERVING
+            and _foreign(one)
             and one.get("pid") not in ours
-            # A socket that systemd opened and handed on is said to be init's.
-            and not str(one.get("unit")).startswith(("nginx.", "ptslink.", "init.scope"))
             # Without a unit Python may be the service, started by hand.
             and not (one["process"].startswith("python") and not one.get("unit") and not stopped)
         ),
@@ -169,7 +178,8 @@ def _bind_loopback(case: Case) -> Match | None:
     if failed is None or reach.listening(failed.port):
         return None
     local = reach.listening(failed.port, public=False)
-    if not local:
+    # Without a unit it may be the service, started by hand.
+    if not local or any(one.get("unit") and _foreign(one) for one in local):
         return None
     return Match(
         CERTAIN,
