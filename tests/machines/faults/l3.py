@@ -47,6 +47,11 @@ FAULTS = (
         (server("ip route del unreachable {wan}/32"),),
     ),
     Fault(
+        "l3-interface-unfit",
+        (server("ip link set eth0 arp off"),),
+        (server("ip link set eth0 arp on"),),
+    ),
+    Fault(
         "l3-rp-filter-asymmetric",
         (
             cable(

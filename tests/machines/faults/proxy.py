@@ -18,6 +18,7 @@ from machines.faults.http_upgrade import UNDO_CONFIG, pinged_every
 SITE = "/etc/nginx/conf.d/ptslink.conf"
 MAIN = "/etc/nginx/nginx.conf"
 _KEPT = "/run/doctor/nginx.kept"
+_KEY = "/etc/ptslink/tls/live/rsa.key"
 _BALANCED = "/etc/nginx/sites-enabled/balanced"
 #: Old workers answer until the new ones do.
 _RELOAD = "systemctl reload nginx && sleep 0.7"
@@ -254,6 +255,11 @@ FAULTS = (
           (WASH,), vantages=("server",), variant="from the server"),
     Fault("px-include-missing",
           (edit("s|include /etc/nginx/conf.d/|#&|", file=MAIN),), UNDO),
+    Fault("px-certificate-unusable",
+          (server(f"cp -a $(readlink -f {_KEY}) /run/doctor/rsa.key && "
+                  f"echo none > $(readlink -f {_KEY}); systemctl restart nginx", may_fail=True),),
+          (server(f"cp -a /run/doctor/rsa.key $(readlink -f {_KEY}); systemctl reset-failed nginx; "
+                  "systemctl restart nginx"), WASH)),
     Fault("px-proxy-protocol-expected",
           (server("printf '%s\\n' 'server { listen 80 proxy_protocol; return 200 x; }' "
                   f"> {_BALANCED} && systemctl restart nginx"),),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machines.faults.bench import WASH
+from machines.faults.bench import REMOTE_PYTHON, WASH
 from machines.faults.fault import (
     ROUTER_CLEAN,
     Fault,
@@ -64,6 +64,14 @@ FAULTS = (
         "tcp-conntrack-full",
         (cable("{python} {faults}/helpers.py fill 120"),),
         (cable("{python} {faults}/helpers.py forget"), WASH),
+    ),
+    Fault(
+        "tcp-port-taken",
+        (server("systemctl stop nginx; systemd-run -q --collect --unit fault-shop "
+                f"{REMOTE_PYTHON} -m http.server 80 && sleep 1; systemctl start nginx",
+                may_fail=True),),
+        (server("systemctl stop fault-shop; systemctl reset-failed nginx; systemctl start nginx"),
+         WASH),
     ),
     Fault(
         "tcp-service-down",

@@ -32,7 +32,16 @@ def row(
     )
 
 
+def device(id_: str, words: str, wait: int) -> Fault:
+    """A controller of :mod:`machines.mutations.device` that does one thing otherwise."""
+    line = f"{{python}} {{mutations}}/device.py {{server}} 3000 {words}"
+    steps = (controller(line, background=True), host(f"sleep {wait}"))
+    return Fault(id_, steps, (WASH,), url=DIRECT, vantages=("server",))
+
+
 FAULTS = (
+    device("ws-message-unreadable", "text 'not JSON'", 12),
+    device("ws-closed-by-controller", "frame 'close code' 1000", 7),
     row("ws-rsv1-compressed"),
     row("ws-http-after-upgrade", variant="HTTP text"),
     row("ws-unmasked", QUICK, wait=8),
