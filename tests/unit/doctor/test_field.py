@@ -452,6 +452,8 @@ TAKEN = [
     (in_table("INPUT", "-p tcp --dport 80 -m conntrack --ctstate ESTABLISHED -j DROP"), MUTE, True),
     (in_table("INPUT", "-p tcp --dport 80 -m length --length 100:1500 -j DROP"), MUTE, True),
     (in_table("OUTPUT", "-d 198.51.100.9 -j DROP"), SILENT, False),
+    # Nothing says that it took anything, and it is not about the link.
+    (in_table("INPUT", "-m mark --mark 7 -j DROP").replace("[7:420]", "[0:0]"), MUTE, False),
     (in_table("OUTPUT", "-o lo -p tcp --dport 80 -j DROP"), SILENT, False),
     (in_table("OUTPUT", "-p tcp --sport 80 -m conntrack --ctstate NEW -j DROP"), SILENT, False),
 ]
@@ -569,3 +571,14 @@ def test_a_request_for_the_link_that_nginx_cannot_read_is_not_a_scanner_s(
     )
     found = verdict(*logged(lines), service_config(), records(now=NOW + 6)).findings
     assert [one.id for one in found] == ids
+
+
+def test_another_proxy_in_the_place_of_nginx_is_no_fault_where_the_link_works() -> None:
+    stopped = Evidence("nginx.process", Status.UNKNOWN, "nginx does not run",
+                       {"running": False, "test_ok": True}, 1.0, "server")  # fmt: skip
+    apache = dict(LISTENING.facts["listeners"][0], process="apache2", unit="apache2.service")
+    held = seen("net.listeners", ports=[80], listeners=[apache])
+    tries = [own_try("nginx", 80), own_try("service", 3000)]
+    assert verdict(stopped, held, *tries).healthy
+    named = verdict(SILENT, stopped, held).findings[0]
+    assert named.id == "tcp-port-taken"

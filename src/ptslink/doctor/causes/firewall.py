@@ -223,6 +223,11 @@ def _names_port(rule: str, port: int) -> bool:
     return re.search(rf"dports? (?:\S*,)?{port}\b", rule) is not None
 
 
+def _of_port(rule: str, port: int) -> bool:
+    """Whether a rule names *port*, at either end."""
+    return re.search(rf"[sd]ports? (?:\S*,)?{port}\b", rule) is not None
+
+
 def _meant(reach: Reach, port: int) -> bool:
     """Whether *port* is one that the server serves or is configured to serve."""
     return bool(reach.listening(port, public=False)) or reach.unit_for(port) is not None
@@ -287,13 +292,14 @@ def _reject(case: Case) -> Match | None:
 def _output(case: Case) -> Match | None:
     """Rules that take packets of a connection whose first one was let in."""
     reach = reach_of(case)
-    for failed, way, port in _stuck(reach):
-        for facts in reach.taken(way, port):
+    for failed, way, port, family in _stuck(reach):
+        for facts in reach.taken(way, port, family):
             surely = facts["verdict"] in ("drop", "reject")
             rules = [(facts["rule"], facts["packets"])] if surely else []
             if not surely:
                 pairs = zip(facts["maybe"], facts["maybe_packets"], strict=True)
-                rules = [(rule, n) for rule, n in pairs if n != 0 and not _is_limit(rule)]
+                rules = [(rule, n) for rule, n in pairs if not _is_limit(rule)
+                         and (n or (n is None and _of_port(rule, port)))]  # fmt: skip
             if not rules:
                 continue
             return Match(
@@ -321,21 +327,28 @@ _TAKEN = {
 }
 
 
-def _stuck(reach: Reach) -> Iterator[tuple[str, str, int]]:
-    """What got no answer, the way it may be stuck on, and the port."""
+def _stuck(reach: Reach) -> Iterator[tuple[str, str, int, str]]:
+    """What got no answer, the way it may be stuck on, the port and the family."""
+
+    def family(address: Json) -> str:
+        return "ipv6" if ":" in str(address) else "ipv4"
+
+    way_in = reach.site[0].address if reach.site else ""
     for piece in reach.case.all("link.local"):
         facts = piece.facts
         if piece.status is Status.FAILED and facts.get("hop") == "service" and facts.get("errno"):
-            yield f"{piece.probe} from {piece.vantage}: {piece.seen}", "loopback", facts["port"]
+            seen = f"{piece.probe} from {piece.vantage}: {piece.seen}"
+            yield seen, "loopback", facts["port"], family(facts.get("address"))
     silent = reach.failed("ETIMEDOUT", "EHOSTUNREACH")
     if silent is not None and not reach.astray(silent):
-        yield str(silent), "answer", silent.port
+        yield str(silent), "answer", silent.port, silent.family
     for piece in reach.case.evidence:
         facts = piece.facts
         if piece.status is not Status.FAILED or facts.get("ended") not in ("rst", "timeout"):
             continue
         for way in ("later", "answer") if is_port(facts.get("port")) else ():
-            yield f"{piece.probe} from {piece.vantage}: {piece.seen}", way, facts["port"]
+            seen = f"{piece.probe} from {piece.vantage}: {piece.seen}"
+            yield seen, way, facts["port"], family(facts.get("address") or way_in)
 
 
 def _look_at(facts: Mapping[str, Any]) -> Fix:

@@ -187,13 +187,14 @@ class Reach:
                 return facts
         return None
 
-    def taken(self, way: str, port: int) -> Iterator[Mapping[str, Any]]:
+    def taken(self, way: str, port: int, family: str) -> Iterator[Mapping[str, Any]]:
         """What is known of rules that take packets of *port* that come after the first, that way;
         those that surely do come first."""
+        every = [piece.facts for piece in self.case.all("net.filter")]
         found = [
-            piece.facts
-            for piece in self.case.all("net.filter")
-            if (piece.facts["way"], piece.facts["port"]) == (way, port)
+            facts
+            for facts in every
+            if (facts["way"], facts["port"], facts["family"]) == (way, port, family)
         ]
         yield from sorted(found, key=lambda facts: facts["verdict"] not in ("drop", "reject"))
 
