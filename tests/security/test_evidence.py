@@ -204,6 +204,8 @@ def hand_made() -> Iterator[Case]:
         piece("nginx.process", status=Status.FAILED, running=False, installed=True),
         piece("net.listeners", ports=[80],
               listeners=[listener(80, process="apache2", unit="apache2.service", pid=7)]),
+        connect("ETIMEDOUT"),
+        without=("http.upgrade", "net.watch"),
     )  # fmt: skip
     yield Case("ws://192.0.2.7/ptsWebSocket", (
         service_config(),
