@@ -671,6 +671,8 @@ def _of_controller(trouble: Trouble, case: Case) -> bool:
     listen = (case.fact("service.config", "config") or {}).get("listen", {})
     path = "/" + str(listen.get("path", "ptsWebSocket"))
     asks = first.asked is not None and link_path(first.asked) == link_path(path)
+    # A page of that path is what a browser asks for, or a probe; a controller asks for an upgrade.
+    asks = asks and first.upgrade is not False
     own = (first.controller or "").startswith(PROBE_ID_PREFIX)
     return (
         first.source in ("nginx", "service", "capture")

@@ -582,3 +582,14 @@ def test_another_proxy_in_the_place_of_nginx_is_no_fault_where_the_link_works() 
     assert verdict(stopped, held, *tries).healthy
     named = verdict(SILENT, stopped, held).findings[0]
     assert named.id == "tcp-port-taken"
+
+
+def test_pages_asked_of_the_link_s_path_by_nobody_known_are_no_controller_s_tries() -> None:
+    lines = "".join(
+        f'{{"time":"2026-11-18T11:06:4{n}+00:00","client":"198.51.100.20","request":'
+        f'"GET /ptsWebSocket HTTP/1.1","status":426,"port":"80","upgrade":"","connection":"",'
+        f'"controller":"","upstream_status":"426","upstream_header_seconds":"0.001",'
+        f'"request_seconds":"0.001"}}\n'
+        for n in range(9)
+    )
+    assert verdict(*logged(lines), service_config(), records(now=NOW + 9)).healthy
