@@ -33,9 +33,10 @@ def row(
 
 
 def device(id_: str, words: str, wait: int) -> Fault:
-    """A controller of :mod:`machines.mutations.device` that does one thing otherwise."""
+    """A known controller, of :mod:`machines.mutations.device`, that does one thing otherwise."""
+    known = "{simulate} ws://{server}:3000/ptsWebSocket --id 00BB00000000000000000001 --once"
     line = f"{{python}} {{mutations}}/device.py {{server}} 3000 {words}"
-    steps = (controller(line, background=True), host(f"sleep {wait}"))
+    steps = (controller(known), controller(line, background=True), host(f"sleep {wait}"))
     return Fault(id_, steps, (WASH,), url=DIRECT, vantages=("server",))
 
 
